@@ -1,0 +1,40 @@
+# Each target does all the set-up that it needs; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow lint bench clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv and install lsap with the tested versions of everything
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing (PyTorch is large: some minutes on a slow line)"
+	@$(BIN)/pip install --quiet uv && VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dev]' \
+		|| $(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## train without and with alignment on rendered portraits, then open outputs/demo/report.html
+	$(BIN)/python -m lsap.compare domain=demo
+
+test: $(READY) ## the fast tests
+	$(BIN)/python -m pytest
+
+slow: $(READY) ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## speed ratios on this machine: convolution forms, precisions
+	$(BIN)/python -m lsap.bench
+
+clean: ## remove outputs, caches and builds (not .venv)
+	rm -rf outputs build dist .pytest_cache .mypy_cache .ruff_cache multirun
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

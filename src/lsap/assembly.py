@@ -1,0 +1,177 @@
+"""From a composed configuration to the parts of a run: the only place where files, judges and networks meet.
+
+Everything that can be wrong is looked for before anything is built, and all missing files are named at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from lsap.alignment import NormalizedStyleSpace
+from lsap.cli import positive
+from lsap.data import ImageDataModule, ImageFolder
+from lsap.embedding import ProgressiveStages
+from lsap.errors import BadValue, MissingFile
+from lsap.formats import read_state
+from lsap.generator import Generator, View
+from lsap.objective import Objective
+
+RANDOM = "random"  # backbone.checkpoint=random: an explicit start from random weights
+
+
+def check(config: DictConfig) -> None:
+    """Refuse a configuration that cannot run, before anything is loaded or written.
+
+    Raises:
+        BadValue: a count below one, a negative weight, a learning rate that is not positive.
+        MissingFile: weights or images are not there; *all* of them are listed, with their source and override.
+    """
+    for name in ("max_steps", "batch_size"):
+        positive(name, config[name])
+    if not isinstance(config.seed, int) or config.seed < 0:
+        raise BadValue(f"seed={config.seed}: seed is a whole number from 0 upwards")
+    for name in ("lr", *(f"lambda_{term}" for term in ("l2", "lpips", "id", "delta", "nscd"))):
+        value = config[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise BadValue(f"{name}={value}: {name} is a number from 0 upwards")
+    if config.lr == 0:
+        raise BadValue("lr=0: nothing would be learned; lr is a number above 0")
+    missing = [need for need in config.domain.needs if needed(config, need.key) and not present(config, need.key)]
+    if missing:
+        lines = [f"{need.key}={OmegaConf.select(config, need.key)} ({need.what}; {need.source})" for need in missing]
+        raise MissingFile(
+            f"domain={config.domain.name} needs {len(missing)} {'file' if len(missing) == 1 else 'files'} that "
+            f"{'is' if len(missing) == 1 else 'are'} not there:\n  "
+            + "\n  ".join(lines)
+            + f"\nput them there, or name where they lie, e.g. {missing[0].key}=/path/to/file"
+        )
+
+
+def needed(config: DictConfig, key: str) -> bool:
+    """Whether a file of the domain takes part in this run: a judge whose every use has weight 0 does not."""
+    if key == "similarity.checkpoint":
+        return bool(config.lambda_id > 0)
+    if key == "perceptual.checkpoint":
+        return bool(config.lambda_lpips > 0)
+    if key == "backbone.checkpoint":
+        return bool(config.backbone.checkpoint != RANDOM)
+    return True
+
+
+def present(config: DictConfig, key: str) -> bool:
+    path = OmegaConf.select(config, key)
+    return path is not None and Path(path).exists()
+
+
+@dataclass
+class Parts:
+    """The parts of a run, each built when first asked for and only once."""
+
+    config: DictConfig
+    device: torch.device
+
+    @cached_property
+    def generator(self) -> Generator:
+        generator: Generator = instantiate(self.config.generator)
+        return generator.to(self.device)
+
+    @cached_property
+    def view(self) -> View:
+        view: View = instantiate(self.config.view)
+        return view
+
+    @cached_property
+    def perceptual(self) -> nn.Module | None:
+        """The perceptual distance, or None where its weight is 0 and its file is not there."""
+        return self._judge("perceptual")
+
+    @cached_property
+    def similarity(self) -> nn.Module | None:
+        """The identity judge, or None where its weight is 0 and its file is not there."""
+        return self._judge("similarity")
+
+    def _judge(self, name: str) -> nn.Module | None:
+        if not needed(self.config, f"{name}.checkpoint") and not self._shipped(name):
+            return None
+        judge: nn.Module = instantiate(self.config[name])
+        return judge.to(self.device)
+
+    def _shipped(self, name: str) -> bool:
+        return "checkpoint" not in self.config[name]
+
+    @cached_property
+    def space(self) -> NormalizedStyleSpace:
+        return NormalizedStyleSpace(self.generator, **self.config.space, cache=cache_folder())
+
+    def objective(self) -> Objective:
+        """One term per lambda; a term of weight 0 is not built and asks for no network."""
+        terms = {}
+        for name, node in self.config.objective.items():
+            if node.weight == 0:
+                continue
+            borrowed = [getattr(self, node.borrows)] if "borrows" in node else []
+            terms[str(name)] = (float(node.weight), instantiate(node.term, *borrowed))
+        return Objective(terms).to(self.device)
+
+    def encoder(self) -> nn.Module:
+        """A new encoder for the generator, its backbone started as asked, its codes started at the mean latent."""
+        torch.manual_seed(self.config.seed)
+        generator = self.generator
+        encoder: nn.Module = instantiate(
+            self.config.encoder,
+            n_latent=generator.n_latent,
+            style_dim=generator.style_dim,
+            latent_avg=generator.latent_avg.cpu().clone(),
+        )
+        start = self.config.backbone.checkpoint
+        if start != RANDOM:
+            encoder.start_backbone(read_state(start))  # type: ignore[operator]
+        return encoder.to(self.device)
+
+    def stages(self) -> ProgressiveStages:
+        stages: ProgressiveStages = instantiate(
+            self.config.stages, n_latent=self.generator.n_latent, max_steps=self.config.max_steps
+        )
+        return stages
+
+    def optimizer(self) -> Callable[..., torch.optim.Optimizer]:
+        made: Callable[..., torch.optim.Optimizer] = instantiate(self.config.optimizer)
+        return made
+
+    def data(self) -> ImageDataModule:
+        data = self.config.data
+        tests = {str(name): instantiate(node) for name, node in data.tests.items()}
+        if data.get("test_root") is not None:
+            tests["test"] = ImageFolder(data.test_root, tuple(self.config.image_size), data.strict)
+        return ImageDataModule(
+            instantiate(data.train, _convert_="all"), tests, batch_size=self.config.batch_size, seed=self.config.seed,
+            val_images=data.val_images, num_workers=data.num_workers, eval_batch_size=data.get("eval_batch_size"),
+        )  # fmt: skip
+
+
+def cache_folder() -> Path:
+    """Where style means are kept between runs: LSAP_CACHE, else the user's cache folder."""
+    home = os.environ.get("LSAP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lsap"
+    return Path(home)
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device that Lightning's `accelerator` setting will choose, for what runs beside the Trainer."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def plain(config: DictConfig, *keys: str) -> dict[str, Any]:
+    """The named parts of a configuration as resolved plain containers."""
+    return {key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key] for key in keys}

@@ -1,0 +1,125 @@
+"""The outermost layer of every command: where the configuration lies, how errors are shown, which exit code they set.
+
+`python -m lsap.<verb> key=value …` composes `conf/<verb>.yaml` with Hydra and calls the verb's function. A user's mistake
+is one line and exit code 2; with `debug=true` (and for mistakes of ours) the traceback is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lsap.errors import BadValue, LsapError, nearest
+
+USER_ERROR = 2
+
+
+def config_dir() -> Path:
+    """The folder of our YAML files: `conf/` of a checkout, else the copy that travels inside the wheel."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "conf"
+    return packaged if packaged.is_dir() else here.parents[1] / "conf"
+
+
+def composed(config_name: str, overrides: Iterable[str] = (), searchpath: Sequence[str] = ()) -> DictConfig:
+    """The configuration that a command line would give; also from within a running command.
+
+    Args:
+        config_name: "train", "pretrain", …
+        overrides: key=value, as typed.
+        searchpath: further folders of YAML files, as file://….
+    """
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base=None):
+            found = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
+            return compose(config_name, [*overrides, *found])
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
+    """Make a function of a configuration into the command of `conf/<config_name>.yaml`."""
+
+    def decorate(task: Callable[[DictConfig], object]) -> Callable[[], None]:
+        def main() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; how an error is shown is decided here
+            debug = any(re.fullmatch(r"\+?debug=(true|1)", a, re.IGNORECASE) for a in sys.argv[1:])
+            try:
+                hydra.main(version_base=None, config_path=str(config_dir()), config_name=config_name)(task)()
+            except KeyboardInterrupt:
+                print("\nstopped; start the same command again to go on", file=sys.stderr)
+                sys.exit(130)
+            except Exception as error:
+                line = explain(error, config_name)
+                if debug or line is None:
+                    raise
+                print(f"error: {line}", file=sys.stderr)
+                sys.exit(USER_ERROR)
+
+        return main
+
+    return decorate
+
+
+def explain(error: BaseException, config_name: str) -> str | None:
+    """The one line that a user should read of an error, or None where it is no mistake of theirs."""
+    for cause in _chain(error):
+        if isinstance(cause, LsapError):
+            return " ".join(str(cause).split())
+    for cause in _chain(error):
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file:
+            group, _, choice = cause.missing_cfg_file.rpartition("/")
+            return f"{group}={choice}: there is no such {group}; {nearest(choice, cause.options or [])}"
+        if isinstance(cause, OverrideParseException):
+            return f"cannot read {cause.override!r}: write key=value, as in lambda_nscd=0.5"
+        key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", str(cause))
+        if isinstance(cause, ConfigCompositionException) and key:
+            return _unknown_key(next(filter(None, key.groups())), config_name)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unknown_key(key: str, config_name: str) -> str:
+    """Name the nearest keys that the chosen groups do have."""
+    groups = [o for o in sys.argv[1:] if re.match(r"(domain|embedding|target)=[\w/]+$", o)]
+    try:
+        accepted = set(_dotted(composed(config_name, groups)))
+    except (HydraException, OmegaConfBaseException):
+        accepted = set(_dotted(composed(config_name)))
+    top = {k.split(".")[0] for k in accepted}
+    pool = accepted if "." in key else top | {k for k in accepted if k.rsplit(".", 1)[-1] == key}
+    return f"unknown setting {key!r}: {nearest(key, pool)}"
+
+
+def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        node = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[call-overload,index]
+        yield f"{prefix}{key}"
+        if isinstance(node, dict):
+            yield from _dotted(OmegaConf.create(node), f"{prefix}{key}.")
+
+
+def positive(name: str, value: object) -> int:
+    """A whole number of at least 1, or one clear line."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadValue(f"{name}={value}: {name} is a whole number of at least 1")
+    return value

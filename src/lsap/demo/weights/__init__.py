@@ -1,0 +1,80 @@
+"""The weights that the project makes and ships: generator, trunk, identity; each beside the card of its making.
+
+Saved in half precision: rounding changes images by less than a grey level and halves the download.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from lsap import formats
+from lsap.demo.judges import AttributeReader, FactorTrunk, IdentityNet
+from lsap.errors import MissingFile
+from lsap.features import TrunkDistance
+from lsap.generator import Generator
+
+FOLDER = Path(__file__).parent
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def save(name: str, module: nn.Module, card: dict[str, object], folder: Path) -> Path:
+    """Write `<name>.safetensors` (half precision) and `<name>.card.json`; returns the former."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
+    if isinstance(module, Generator):
+        module.latent_avg.copy_(formats.average_latent(module))
+        formats.save_generator(module, path, dtype=torch.half, **card)
+    else:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
+        formats.write_state(path, state, {"card": json.dumps(card)})
+    (folder / f"{name}.card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return path
+
+
+def load_generator(checkpoint: str | Path | None = None, size: int = 64) -> Generator:
+    """The shipped generator, or another one of this size, frozen."""
+    return formats.load_generator(_shipped("generator") if checkpoint is None else checkpoint, size=size)
+
+
+def load_perceptual() -> TrunkDistance:
+    """LPIPS over the shipped trunk, frozen."""
+    return TrunkDistance(load_trunk(), "demo trunk")
+
+
+@lru_cache(maxsize=4)
+def load_trunk() -> FactorTrunk:
+    """The shipped factor regressor, frozen."""
+    return _load("trunk", FactorTrunk())
+
+
+def load_reader() -> AttributeReader:
+    """The shipped factor regressor as a reader of named attributes."""
+    return AttributeReader(load_trunk())
+
+
+@lru_cache(maxsize=4)
+def load_identity() -> IdentityNet:
+    """The shipped identity network, frozen."""
+    return _load("identity", IdentityNet())
+
+
+def _load(name: str, module: Network) -> Network:
+    path = _shipped(name)
+    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in formats.read_state(path).items()})
+    return module.eval().requires_grad_(False)
+
+
+def _shipped(name: str) -> Path:
+    path = FOLDER / f"{name}.safetensors"
+    if not path.is_file():
+        raise MissingFile(
+            f"{path} is missing from this installation; install lsap again, or make it: python -m lsap.pretrain "
+            f"target={name} save_to={FOLDER}"
+        )
+    return path

@@ -1,0 +1,56 @@
+"""When the rows of W+ come in: the progressive training scheme of e4e, which LSAP_E adopts (section 5.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lsap.errors import BadValue
+
+
+@dataclass(frozen=True)
+class ProgressiveStages:
+    """The last row of W+ that is trained, as a function of the batches seen so far.
+
+    Only row 0, the base of all rows, is trained at first; row i gets its own difference from batch
+    `start + every * (i - 1)` on. As published: 20 000, and then one row every 2 000 batches (e4e, and LSAP's paper) or
+    every 100 (the released configuration of LSAP).
+
+    Args:
+        n_latent: rows of W+.
+        max_steps: length of the training in batches; what fractions are fractions of.
+        start: when row 1 comes in: a number of batches, or, below 1, a fraction of `max_steps`.
+        every: batches from row to row, or, below 1, a fraction of `max_steps`.
+
+    Raises:
+        BadValue: a negative number or fewer than one row.
+
+    Example:
+        >>> short = ProgressiveStages(n_latent=10, max_steps=2000, start=0.05, every=0.05)
+        >>> [short.stage(batches) for batches in (0, 99, 100, 200, 900, 1999)]
+        [0, 0, 1, 2, 9, 9]
+    """
+
+    n_latent: int
+    max_steps: int
+    start: float = 20_000
+    every: float = 2_000
+
+    def __post_init__(self) -> None:
+        for name, value in (("start", self.start), ("every", self.every)):
+            if value < 0:
+                raise BadValue(
+                    f"stages.{name}={value}: a number of batches or, below 1, a fraction of max_steps; from 0 up"
+                )
+        if self.n_latent < 1:
+            raise BadValue(f"n_latent={self.n_latent}: an encoder has at least one row")
+
+    def begins(self, row: int) -> int:
+        """The batch from which on a row is trained."""
+        return 0 if row == 0 else round(self._batches(self.start) + self._batches(self.every) * (row - 1))
+
+    def stage(self, batches_seen: int) -> int:
+        """The last row that is trained in the batch after `batches_seen` batches, in 0..n_latent - 1."""
+        return max(row for row in range(self.n_latent) if self.begins(row) <= batches_seen)
+
+    def _batches(self, value: float) -> float:
+        return value * self.max_steps if value < 1 else value

@@ -1,0 +1,124 @@
+"""Training an encoder to land inside the synthetic distribution (section 4.3, Eq. 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from lsap.alignment import NormalizedStyleSpace
+from lsap.embedding.stages import ProgressiveStages
+from lsap.errors import StoppedRun
+from lsap.generator import Generator, View
+from lsap.objective import Fit, Objective
+from lsap.seeds import derive
+
+# The terms that a reconstruction is judged by when the best checkpoint is chosen; the latent terms are left out, so that
+# runs with different alignment weights are compared by the same quantity.
+IMAGE_TERMS = ("l2", "lpips", "id")
+
+
+class EncoderTraining(LightningModule):
+    """LSAP_E (and, without alignment, its ablation): one encoder, one optimiser, a frozen generator.
+
+    Owns the step, the progressive schedule, the seeds of a step and what a checkpoint holds; borrows encoder, generator,
+    objective and style space. All randomness of a step comes from (seed, batch counter): a run that was killed and
+    resumed takes the very steps that it would have taken.
+
+    Args:
+        encoder: images [N, 3, H, W] in [-1, 1], stage → w_plus [N, L, C].
+        generator: frozen; codes → images.
+        view: the generator's image → the image that losses and encoder see.
+        objective: weighted terms of a `Fit`.
+        space: the style space that the alignment term measures in.
+        stages: how many rows of W+ are trained at a step.
+        optimizer: parameters → optimiser.
+        seed: of noise maps and any other randomness within a step.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        generator: Generator,
+        view: View,
+        objective: Objective,
+        space: NormalizedStyleSpace,
+        stages: ProgressiveStages,
+        *,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.generator = generator
+        self.view = view
+        self.objective = objective
+        self.space = space
+        self.stages = stages
+        self.make_optimizer = optimizer
+        self.seed = seed
+        self.batches_seen = 0
+        self.strict_loading = False  # checkpoints hold the encoder only; everything frozen comes from its own file
+
+    @property
+    def stage(self) -> int:
+        """The last row of W+ that is trained at the coming step."""
+        return self.stages.stage(self.batches_seen)
+
+    def fit(self, images: Tensor, *, stage: int, noise: str) -> Fit:
+        """Embed and render a batch once, and keep what the terms need of it."""
+        w_plus = self.encoder(images, stage)
+        styles = self.generator.styles(w_plus)
+        output = self.view(self.generator.synthesis(styles, noise=noise))
+        chosen = [styles[name] for name in self.space.names]
+        return Fit(images=images, output=output, w_plus=w_plus, styles=chosen, stage=stage)
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        torch.manual_seed(derive(self.seed, "step", self.batches_seen, self.global_rank))
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        fit = self.fit(batch["image"], stage=self.stage, noise="random")
+        terms = self.objective(fit)
+        loss = torch.stack(list(terms.values())).sum()
+        values = {name: value.detach() for name, value in terms.items()}
+        if not torch.isfinite(loss):
+            bad = [name for name, value in values.items() if not torch.isfinite(value)] or ["total"]
+            raise StoppedRun(
+                f"the loss became {loss.item()} in step {self.batches_seen} (term {', '.join(bad)}); the last good "
+                "checkpoint is kept. Lower lr, or look at the images of that step"
+            )
+        self.log_dict({f"train/{name}": value for name, value in values.items()} | {"train/loss": loss.detach()})
+        self.log("train/stage", float(fit.stage))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batches_seen += 1
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        images = batch["image"]
+        fit = self.fit(images, stage=self.generator.n_latent - 1, noise="fixed")
+        terms = self.objective(fit)
+        image_loss = sum(value for name, value in terms.items() if name in IMAGE_TERMS)
+        logged = {f"val/{name}": value for name, value in terms.items()} | {"val/image_loss": image_loss}
+        self.log_dict(logged, batch_size=len(images), sync_dist=True)  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.make_optimizer(p for p in self.encoder.parameters() if p.requires_grad)
+
+    def train(self, mode: bool = True) -> EncoderTraining:
+        """Only the encoder ever trains; the frozen parts keep their evaluation behaviour."""
+        super().train(mode)
+        for part in (self.generator, self.objective):
+            part.eval()
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith("encoder.")}
+        checkpoint["batches_seen"] = self.batches_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.batches_seen = int(checkpoint["batches_seen"])

@@ -1,0 +1,54 @@
+"""Published judges from their files: ArcFace, MoCo, and the trunks of LPIPS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lsap.errors import BadValue
+from lsap.features import LPIPS, ArcFace, MoCo
+from lsap.formats.states import read_state
+
+
+def load_arcface(checkpoint: str | Path) -> ArcFace:
+    """ArcFace IR-SE-50 (`model_ir_se50.pth`), frozen: the identity judge of faces.
+
+    Raises:
+        MissingFile, BadValue: no such file, or other weights; the message names the file.
+    """
+    try:
+        return ArcFace.from_state(read_state(checkpoint))
+    except BadValue as error:
+        raise _named(checkpoint, error) from error
+
+
+def load_moco(checkpoint: str | Path) -> MoCo:
+    """MoCo v2 ResNet-50 (`moco_v2_800ep_pretrain.pth.tar`), frozen: the similarity judge of everything but faces.
+
+    Raises:
+        MissingFile, BadValue: no such file, or other weights; the message names the file.
+    """
+    try:
+        return MoCo.from_state(read_state(checkpoint))
+    except BadValue as error:
+        raise _named(checkpoint, error) from error
+
+
+def load_lpips(net: str, checkpoint: str | Path) -> LPIPS:
+    """LPIPS over an ImageNet trunk in torchvision's layout; the linear heads come with the lpips package.
+
+    Args:
+        net: "alex" (as in encoder training) or "vgg" (as in projection).
+        checkpoint: e.g. `alexnet-owt-7be5be79.pth`.
+
+    Raises:
+        MissingFile, BadValue: no such file, or other weights; the message names the file.
+    """
+    try:
+        return LPIPS.from_state(net, read_state(checkpoint))
+    except BadValue as error:
+        raise _named(checkpoint, error) from error
+
+
+def _named(checkpoint: str | Path, error: BadValue) -> BadValue:
+    text = str(error)
+    return error if str(checkpoint) in text else BadValue(f"{checkpoint}: {text}")

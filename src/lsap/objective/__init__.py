@@ -1,0 +1,5 @@
+"""What is minimised: terms over a `Fit`, and their weighted composition (Eq. 16)."""
+
+from lsap.objective.terms import L2, Alignment, Delta, Fit, Objective, Perceptual, Similarity, StyleSpace, Term
+
+__all__ = ["L2", "Alignment", "Delta", "Fit", "Objective", "Perceptual", "Similarity", "StyleSpace", "Term"]

@@ -1,0 +1,23 @@
+"""Work that lasts: run folders, files that are whole or absent, and what a run ran on."""
+
+from lsap.runs.atomic import replacing, save_safetensors, write_bytes, write_json, write_text
+from lsap.runs.checkpoints import AtomicCheckpoints
+from lsap.runs.curves import MetricsFile
+from lsap.runs.folder import RunFolder
+from lsap.runs.manifest import manifest, peak_memory
+from lsap.runs.progress import ReadableProgress, quiet_lightning
+
+__all__ = [
+    "AtomicCheckpoints",
+    "MetricsFile",
+    "ReadableProgress",
+    "RunFolder",
+    "manifest",
+    "peak_memory",
+    "quiet_lightning",
+    "replacing",
+    "save_safetensors",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,113 @@
+"""Files that are whole or absent.
+
+Everything is written beside its destination, forced to the disk and renamed over it: a reader never meets half a file,
+and a failed write leaves the old one in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from lsap.errors import StoppedRun
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+SUFFIX = ".unfinished"
+
+
+@contextmanager
+def replacing(path: str | Path, needed: int | None = None) -> Iterator[Path]:
+    """Hand out a path to write to; when the block ends well, what was written there becomes `path`.
+
+    Args:
+        path: the destination; its folder is made if need be.
+        needed: bytes about to be written, where known, for the message below.
+
+    Raises:
+        StoppedRun: the disk is full; `path` is as it was before, and nothing else is left behind.
+    """
+    path = Path(path)
+    # the destination's suffix stays last, since image and archive writers go by it
+    draft = path.with_name(f".{path.stem}.{os.getpid()}{SUFFIX}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise StoppedRun(no_room(path, needed)) from error
+        raise
+    sync_folder(path.parent)
+
+
+def write_bytes(path: str | Path, data: bytes | memoryview) -> None:
+    """Write `data` to `path`, whole or not at all; raises as `replacing` does."""
+    with replacing(path, len(data)) as draft:
+        draft.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all; raises as `replacing` does."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as readable JSON, keys in the order given; raises as `replacing` does.
+
+    NaN and infinity, which JSON lacks, are an error of the caller (ValueError).
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def save_safetensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors and their card as safetensors, whole or not at all; raises as `replacing` does."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, safetensors.torch.save(whole, dict(metadata) if metadata else None))
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what a killed process had begun to write in `folder` and below; nobody else may be writing there."""
+    for draft in folder.rglob(f".*{SUFFIX}*"):
+        draft.unlink(missing_ok=True)
+
+
+def no_room(path: Path, needed: int | None = None) -> str:
+    """The one line about a full disk."""
+    folder = path.parent
+    wanted = "" if needed is None else f" {megabytes(needed)} needed,"
+    with suppress(OSError):
+        wanted += f" {megabytes(shutil.disk_usage(folder).free)} free;"
+    return (
+        f"no room left on the disk for {path.name} in {folder}:{wanted} "
+        "free some space and give the same command again; what was written before is whole"
+    )
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes as a person reads it."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count} bytes"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where the system lets folders be synced."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

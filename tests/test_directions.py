@@ -1,0 +1,159 @@
+"""Directions: found where the answer is known, applied and undone, matched in effect, bound to their generator."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from lsap.editing.directions import (
+    Direction,
+    apply,
+    check_generator,
+    conditional,
+    load_directions,
+    matched_strength,
+    regression_direction,
+    save_directions,
+)
+from lsap.errors import BadValue, MissingFile
+
+
+def along(*vector: float, name: str = "smile", std: float = 1.0, generator: str = "a" * 64) -> Direction:
+    unit = torch.tensor(vector) / math.hypot(*vector)
+    return Direction(name, unit, std, 1.0, generator)
+
+
+def test_regression_finds_the_direction_and_the_change_per_unit() -> None:
+    w = torch.randn(500, 6, dtype=torch.float64) * torch.tensor([3.0, 1, 1, 0.5, 1, 1]) + 2
+    slope = torch.tensor([0.0, 3.0, 0.0, 4.0, 0.0, 0.0], dtype=torch.float64)
+    found = regression_direction("smile", w, w @ slope + 7, "a" * 64, ridge=0.0)
+    torch.testing.assert_close(found.vector, torch.tensor([0.0, 0.6, 0.0, 0.8, 0.0, 0.0]), rtol=0, atol=1e-5)
+    assert found.change == pytest.approx(5.0, rel=1e-6)
+    projections = w @ found.vector.double()
+    assert found.std == pytest.approx(projections.std(correction=0).item(), rel=1e-5)
+
+
+def test_moving_by_the_direction_changes_the_attribute_as_promised() -> None:
+    w = torch.randn(400, 5)
+    attribute = torch.tensor([1.0, -2.0, 0.5, 0.0, 0.0])
+    found = regression_direction("age", w, w @ attribute, "g", ridge=0.0)
+    moved = apply(w, found, 2.0)
+    change = ((moved - w) @ attribute).mean().item()
+    assert change == pytest.approx(2.0 * found.std * found.change, rel=1e-4)
+
+
+def test_ridge_steadies_a_direction_found_on_few_samples() -> None:
+    true = torch.zeros(40)
+    true[0] = 1.0
+    cosines = {}
+    for ridge in (0.0, 1.0):
+        found = []
+        for seed in range(8):
+            rng = torch.Generator().manual_seed(seed)
+            w = torch.randn(45, 40, generator=rng)
+            values = w[:, 0] + 0.5 * torch.randn(45, generator=rng)
+            found.append((regression_direction("x", w, values, "g", ridge=ridge).vector @ true).item())
+        cosines[ridge] = sum(found) / len(found)
+    assert cosines[1.0] > cosines[0.0] + 0.1
+
+
+def test_regression_refuses_what_it_cannot_learn_from() -> None:
+    w = torch.randn(10, 3)
+    with pytest.raises(BadValue, match="'glasses': the attribute must vary"):
+        regression_direction("glasses", w, torch.full((10,), 0.7), "g")
+    with pytest.raises(BadValue, match="finite"):
+        regression_direction("glasses", w, torch.full((10,), torch.nan), "g")
+    with pytest.raises(BadValue, match=r"\[10, 3\] and \[9\]"):
+        regression_direction("glasses", w, torch.randn(9), "g")
+    with pytest.raises(BadValue, match="ridge=-1"):
+        regression_direction("glasses", w, torch.randn(10), "g", ridge=-1)
+
+
+def test_a_conditional_direction_is_at_a_right_angle_to_the_others() -> None:
+    w = torch.randn(2000, 3) * torch.tensor([1.0, 2.0, 5.0])
+    pose, age, again = along(1, 1, 1, name="pose"), along(1, 0, 0, name="age"), along(2, 0, 0, name="age again")
+    pure = conditional(pose, [age, again], w)
+    torch.testing.assert_close(pure.vector, torch.tensor([0.0, 0.5**0.5, 0.5**0.5]))
+    assert pure.change == pytest.approx((2 / 3) ** 0.5)  # the cosine between old and new
+    assert pure.std == pytest.approx((29 / 2) ** 0.5, rel=0.05)  # variances 4 and 25, half of each
+    assert conditional(pose, [], w).vector.tolist() == pytest.approx(pose.vector.tolist())
+
+
+def test_a_direction_inside_the_span_of_the_others_is_refused() -> None:
+    with pytest.raises(BadValue, match="'pose' lies in the span of age, smile"):
+        conditional(along(3, 4, 0, name="pose"), [along(1, 0, 0, name="age"), along(1, 1, 0)], torch.randn(9, 3))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 10, 3)])
+def test_an_edit_of_strength_zero_changes_nothing_and_an_edit_undone_restores(shape: tuple[int, ...]) -> None:
+    codes = torch.randn(*shape)
+    kept = codes.clone()
+    direction = along(1, 2, 2, std=0.5)
+    assert torch.equal(apply(codes, direction, 0.0), codes)
+    moved = apply(codes, direction, 3.0)
+    torch.testing.assert_close(moved - codes, (1.5 * direction.vector).expand(shape))
+    torch.testing.assert_close(apply(moved, direction, -3.0), codes)
+    assert torch.equal(codes, kept)
+
+
+def test_every_code_may_have_its_own_strength() -> None:
+    codes = torch.zeros(2, 4, 3)
+    moved = apply(codes, along(0, 0, 1), torch.tensor([1.0, -2.0]))
+    assert moved[0, :, 2].tolist() == [1.0] * 4
+    assert moved[1, :, 2].tolist() == [-2.0] * 4
+
+
+def test_codes_of_another_width_are_refused() -> None:
+    with pytest.raises(BadValue, match=r"'smile' has 3 numbers.*\[2, 8\]"):
+        apply(torch.zeros(2, 8), along(1, 0, 0), 1.0)
+
+
+@pytest.mark.parametrize("target", [0.3, -0.3, 2.5])
+def test_matched_strength_inverts_the_change(target: float) -> None:
+    strength = matched_strength(lambda s: math.tanh(s / 2) * 3, target, tolerance=1e-4)
+    assert strength == pytest.approx(2 * math.atanh(target / 3), rel=1e-3)
+
+
+def test_no_change_needs_no_strength() -> None:
+    assert matched_strength(lambda s: s, 0.0) == 0.0
+
+
+def test_a_change_out_of_reach_is_said_with_what_was_reached() -> None:
+    with pytest.raises(BadValue, match=r"change of 2 is out of reach: at strength 4 it is 0\.8"):
+        matched_strength(lambda s: 0.2 * s, 2.0, limit=4.0)
+    with pytest.raises(BadValue, match="out of reach"):
+        matched_strength(lambda s: -s, 1.0)  # the attribute falls where it should grow
+
+
+def test_directions_are_read_back_as_they_were_saved(tmp_path: Path) -> None:
+    saved = [along(3, 4, name="smile", std=0.25), along(-1, 0, name="pose", std=1.5)]
+    path = save_directions(saved, tmp_path / "directions.safetensors")
+    found = load_directions(path, "a" * 64)
+    assert list(found) == ["smile", "pose"]
+    for direction in saved:
+        read = found[direction.name]
+        assert torch.equal(read.vector, direction.vector)
+        assert (read.std, read.change, read.generator) == (direction.std, direction.change, direction.generator)
+
+
+def test_directions_of_another_generator_are_refused_naming_both(tmp_path: Path) -> None:
+    path = save_directions([along(1, 0)], tmp_path / "directions.safetensors")
+    with pytest.raises(BadValue, match=r"directions\.safetensors belongs to generator a{12}.*this run uses b{12}"):
+        load_directions(path, "b" * 64)
+    with pytest.raises(BadValue, match=r"'smile' belongs to generator a{12}.*b{12}"):
+        check_generator([along(1, 0)], "b" * 64)
+    with pytest.raises(BadValue, match=r"different generators, a{12} and b{12}"):
+        save_directions([along(1, 0), along(0, 1, name="pose", generator="b" * 64)], tmp_path / "two.safetensors")
+    assert not (tmp_path / "two.safetensors").exists()
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match=r"none\.safetensors does not exist"):
+        load_directions(tmp_path / "none.safetensors")
+    path = save_directions([along(1, 0)], tmp_path / "cut.safetensors")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(BadValue, match=r"cut\.safetensors holds no directions"):
+        load_directions(path)
