@@ -13,9 +13,9 @@ from lsap.editing.directions import (
     apply,
     check_generator,
     conditional,
+    data_direction,
     load_directions,
     matched_strength,
-    regression_direction,
     save_directions,
 )
 from lsap.errors import BadValue, MissingFile
@@ -26,50 +26,52 @@ def along(*vector: float, name: str = "smile", std: float = 1.0, generator: str 
     return Direction(name, unit, std, 1.0, generator)
 
 
-def test_regression_finds_the_direction_and_the_change_per_unit() -> None:
-    w = torch.randn(500, 6, dtype=torch.float64) * torch.tensor([3.0, 1, 1, 0.5, 1, 1]) + 2
-    slope = torch.tensor([0.0, 3.0, 0.0, 4.0, 0.0, 0.0], dtype=torch.float64)
-    found = regression_direction("smile", w, w @ slope + 7, "a" * 64, ridge=0.0)
-    torch.testing.assert_close(found.vector, torch.tensor([0.0, 0.6, 0.0, 0.8, 0.0, 0.0]), rtol=0, atol=1e-5)
-    assert found.change == pytest.approx(5.0, rel=1e-6)
-    projections = w @ found.vector.double()
-    assert found.std == pytest.approx(projections.std(correction=0).item(), rel=1e-5)
+def test_direction_is_the_mean_path_of_the_codes() -> None:
+    value = torch.linspace(-1, 1, 501, dtype=torch.float64)
+    path = torch.tensor([0.0, 3.0, 0.0, 4.0], dtype=torch.float64)
+    w = 2 + value[:, None] * path
+    found = data_direction("smile", w, value, "a" * 64)
+    torch.testing.assert_close(found.vector, torch.tensor([0.0, 0.6, 0.0, 0.8]), rtol=0, atol=1e-6)
+    assert found.change == pytest.approx(0.2, rel=1e-6)  # five units of length for one of the attribute
+    assert found.std == pytest.approx(5 * value.std(correction=0).item(), rel=1e-6)
+
+
+def test_independent_factors_cancel_out_of_a_direction() -> None:
+    value, other = torch.randn(20_000), torch.randn(20_000)
+    w = torch.stack([value, 10 * other, value], 1)
+    found = data_direction("pose", w, value, "g")
+    torch.testing.assert_close(found.vector, torch.tensor([0.5**0.5, 0.0, 0.5**0.5]), rtol=0, atol=0.1)
+
+
+def test_direction_stays_where_codes_vary_and_prediction_would_leave() -> None:
+    """Codes on a thin sheet: the best predictor points across it, the edit must run along it."""
+    value, hidden = torch.randn(5000), torch.randn(5000)
+    w = torch.stack([value + hidden, 0.1 * hidden], 1)  # value = w0 - 10 w1, exactly
+    found = data_direction("smile", w, value, "g")
+    assert found.vector[0] > 0.99
+    predictor = torch.linalg.lstsq(w, value[:, None]).solution[:, 0]
+    assert predictor[1].abs() > 5 * predictor[0].abs()
 
 
 def test_moving_by_the_direction_changes_the_attribute_as_promised() -> None:
-    w = torch.randn(400, 5)
-    attribute = torch.tensor([1.0, -2.0, 0.5, 0.0, 0.0])
-    found = regression_direction("age", w, w @ attribute, "g", ridge=0.0)
+    value = torch.randn(400)
+    w = value[:, None] * torch.tensor([1.0, -2.0, 2.0])
+    found = data_direction("age", w, value, "g")
     moved = apply(w, found, 2.0)
-    change = ((moved - w) @ attribute).mean().item()
+    change = ((moved - w) @ torch.tensor([1.0, -2.0, 2.0]) / 9).mean().item()
     assert change == pytest.approx(2.0 * found.std * found.change, rel=1e-4)
 
 
-def test_ridge_steadies_a_direction_found_on_few_samples() -> None:
-    true = torch.zeros(40)
-    true[0] = 1.0
-    cosines = {}
-    for ridge in (0.0, 1.0):
-        found = []
-        for seed in range(8):
-            rng = torch.Generator().manual_seed(seed)
-            w = torch.randn(45, 40, generator=rng)
-            values = w[:, 0] + 0.5 * torch.randn(45, generator=rng)
-            found.append((regression_direction("x", w, values, "g", ridge=ridge).vector @ true).item())
-        cosines[ridge] = sum(found) / len(found)
-    assert cosines[1.0] > cosines[0.0] + 0.1
-
-
-def test_regression_refuses_what_it_cannot_learn_from() -> None:
+def test_nothing_is_learned_from_what_does_not_vary() -> None:
     w = torch.randn(10, 3)
     with pytest.raises(BadValue, match="'glasses': the attribute must vary"):
-        regression_direction("glasses", w, torch.full((10,), 0.7), "g")
+        data_direction("glasses", w, torch.full((10,), 0.7), "g")
     with pytest.raises(BadValue, match="finite"):
-        regression_direction("glasses", w, torch.full((10,), torch.nan), "g")
+        data_direction("glasses", w, torch.full((10,), torch.nan), "g")
     with pytest.raises(BadValue, match=r"\[10, 3\] and \[9\]"):
-        regression_direction("glasses", w, torch.randn(9), "g")
-    with pytest.raises(BadValue, match="ridge=-1"):
-        regression_direction("glasses", w, torch.randn(10), "g", ridge=-1)
+        data_direction("glasses", w, torch.randn(9), "g")
+    with pytest.raises(BadValue, match="do not move with the attribute"):
+        data_direction("glasses", torch.ones(10, 3), torch.randn(10), "g")
 
 
 def test_a_conditional_direction_is_at_a_right_angle_to_the_others() -> None:

@@ -133,7 +133,7 @@ def test_distance_of_right_angles_is_two_and_of_opposites_four() -> None:
     assert torch.allclose(TrunkDistance(Pixels())(image, other), torch.tensor([0.0, 2.0, 4.0]))
 
 
-def test_distance_averages_over_places_and_adds_up_layers() -> None:
+def test_distance_averages_over_places_and_layers() -> None:
     class Twice(nn.Module):
         def features(self, images: Tensor) -> Sequence[Tensor]:
             return [images, F.avg_pool2d(images, 2)]
@@ -142,11 +142,11 @@ def test_distance_averages_over_places_and_adds_up_layers() -> None:
     other = image.clone()
     other[:, :, :, :2] = torch.tensor([0, 1.0, 0]).view(1, 3, 1, 1)  # the left half turns by a right angle
     assert torch.allclose(TrunkDistance(Twice()).layers(image, other), torch.tensor([[1.0, 1.0]]))
-    assert torch.allclose(TrunkDistance(Twice())(image, other), torch.tensor([2.0]))
+    assert torch.allclose(TrunkDistance(Twice())(image, other), torch.tensor([1.0]))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the package spells an argument of torchvision the old way
-def test_distance_on_a_trunk_is_the_package_without_learned_weights() -> None:
+def test_distance_on_a_trunk_is_the_package_without_learned_weights_per_layer() -> None:
     package = lpips.LPIPS(net="alex", lpips=False, pnet_rand=True, version="0.0", verbose=False)
 
     class Trunk(nn.Module):
@@ -154,7 +154,7 @@ def test_distance_on_a_trunk_is_the_package_without_learned_weights() -> None:
             return list(package.net(images))
 
     x, y = torch.rand(2, 2, 3, 64, 64) * 2 - 1
-    assert torch.allclose(TrunkDistance(Trunk())(x, y), package(x, y).flatten(), rtol=1e-5)
+    assert torch.allclose(5 * TrunkDistance(Trunk())(x, y), package(x, y).flatten(), rtol=1e-5)  # five layers
 
 
 def test_dark_features_leave_the_gradient_finite() -> None:

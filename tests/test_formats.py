@@ -14,9 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsap.errors import BadValue, MissingFile
+from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.formats import average_latent, fingerprint, load_generator, read_card, read_state, save_generator, write_state
-from lsap.formats import states as states_module
 from lsap.generator import Generator
 
 CHANNELS = {4: 6, 8: 5, 16: 4}
@@ -150,12 +149,11 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(
     path = save_generator(generator, tmp_path / "g.safetensors")
     before = path.read_bytes()
 
-    def full(state: dict[str, Tensor], part: Path, card: dict[str, str]) -> None:
-        part.write_bytes(b"half of it")
+    def full(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(states_module, "save_file", full)
-    with pytest.raises(BadValue, match=r"g\.safetensors could not be written: .*No space left"):
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StoppedRun, match=r"no room left on the disk for g\.safetensors"):
         save_generator(generator, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -19,7 +18,7 @@ from torch import nn
 
 from lsap.alignment import NormalizedStyleSpace
 from lsap.cli import positive
-from lsap.data import ImageDataModule, ImageFolder
+from lsap.data import ImageDataModule, ImageFolder, UnreadableImage
 from lsap.embedding import ProgressiveStages
 from lsap.errors import BadValue, MissingFile
 from lsap.formats import read_state
@@ -69,6 +68,7 @@ def needed(config: DictConfig, key: str) -> bool:
 
 
 def present(config: DictConfig, key: str) -> bool:
+    """Whether the file or folder that a setting names is there."""
     path = OmegaConf.select(config, key)
     return path is not None and Path(path).exists()
 
@@ -92,12 +92,12 @@ class Parts:
 
     @cached_property
     def perceptual(self) -> nn.Module | None:
-        """The perceptual distance, or None where its weight is 0 and its file is not there."""
+        """The perceptual distance, or None where its weight is 0 and it would need a file."""
         return self._judge("perceptual")
 
     @cached_property
     def similarity(self) -> nn.Module | None:
-        """The identity judge, or None where its weight is 0 and its file is not there."""
+        """The identity judge, or None where its weight is 0 and it would need a file."""
         return self._judge("similarity")
 
     def _judge(self, name: str) -> nn.Module | None:
@@ -165,13 +165,48 @@ def cache_folder() -> Path:
     return Path(home)
 
 
+def checked_file(key: str, path: str) -> Path:
+    """The file that a setting names; raises MissingFile or BadValue, with the setting, where there is none."""
+    if not Path(path).exists():
+        raise MissingFile(f"{key}={path}: there is no such file; name one that is there")
+    if not Path(path).is_file():
+        raise BadValue(f"{key}={path} is a folder; name a file")
+    return Path(path)
+
+
+def check_sizes(parts: Parts, data: ImageDataModule) -> None:
+    """Refuse images of another size than the view of the generator's; raises BadValue.
+
+    One image of every source is read for it, where it can be read.
+    """
+    size = parts.generator.size
+    height, width = parts.view(torch.zeros(1, 3, size, size)).shape[-2:]
+    for source in (data.train, *data.tests.values()):
+        try:
+            image = source.read([0])
+        except UnreadableImage:
+            continue
+        if tuple(image.shape[-2:]) != (height, width):
+            raise BadValue(
+                f"images come as {image.shape[-2]}x{image.shape[-1]} pixels (height x width), but the generator's are "
+                f"seen as {height}x{width}: image_size, view.size and view.rows must agree"
+            )
+
+
+def process_count(trainer: DictConfig) -> int:
+    """How many training processes the `trainer` settings ask for, all nodes together."""
+    devices = trainer.devices
+    if devices in ("auto", -1, "-1"):
+        found = torch.cuda.device_count() if device_of(trainer.accelerator).type == "cuda" else 1
+    elif isinstance(devices, str):
+        found = int(devices) if devices.isdigit() else len(devices.split(","))
+    else:
+        found = devices if isinstance(devices, int) else len(devices)
+    return int(found * trainer.num_nodes)
+
+
 def device_of(accelerator: str) -> torch.device:
     """The device that Lightning's `accelerator` setting will choose, for what runs beside the Trainer."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
-
-
-def plain(config: DictConfig, *keys: str) -> dict[str, Any]:
-    """The named parts of a configuration as resolved plain containers."""
-    return {key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key] for key in keys}

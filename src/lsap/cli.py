@@ -1,7 +1,7 @@
 """The outermost layer of every command: where the configuration lies, how errors are shown, which exit code they set.
 
-`python -m lsap.<verb> key=value …` composes `conf/<verb>.yaml` with Hydra and calls the verb's function. A user's mistake
-is one line and exit code 2; with `debug=true` (and for mistakes of ours) the traceback is shown.
+`python -m lsap.<verb> key=value …` composes `conf/<verb>.yaml` with Hydra and calls the verb's function. A user's
+mistake is one line and exit code 2; with `debug=true` (and for mistakes of ours) the traceback is shown.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lsap.errors import BadValue, LsapError, nearest
 
@@ -56,8 +60,22 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; how an error is shown is decided here
             debug = any(re.fullmatch(r"\+?debug=(true|1)", a, re.IGNORECASE) for a in sys.argv[1:])
+            failed: list[Exception] = []
+
+            def job(config: DictConfig) -> object:
+                try:
+                    return task(config)
+                except Exception as error:
+                    if HydraConfig.get().mode == RunMode.MULTIRUN:
+                        raise  # Hydra says which job it was, and goes on with the others
+                    failed.append(error)
+                    return None
+
+            job.__module__ = f"lsap.{config_name}"  # what Hydra names the program by
             try:
-                hydra.main(version_base=None, config_path=str(config_dir()), config_name=config_name)(task)()
+                hydra.main(version_base=None, config_path=str(config_dir()), config_name=config_name)(job)()
+                if failed:
+                    raise failed[0]
             except KeyboardInterrupt:
                 print("\nstopped; start the same command again to go on", file=sys.stderr)
                 sys.exit(130)
@@ -87,7 +105,7 @@ def explain(error: BaseException, config_name: str) -> str | None:
         key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", str(cause))
         if isinstance(cause, ConfigCompositionException) and key:
             return _unknown_key(next(filter(None, key.groups())), config_name)
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException | MisconfigurationException):
         return str(error).strip().splitlines()[0]
     return None
 
@@ -102,20 +120,20 @@ def _unknown_key(key: str, config_name: str) -> str:
     """Name the nearest keys that the chosen groups do have."""
     groups = [o for o in sys.argv[1:] if re.match(r"(domain|embedding|target)=[\w/]+$", o)]
     try:
-        accepted = set(_dotted(composed(config_name, groups)))
+        config = composed(config_name, groups)
     except (HydraException, OmegaConfBaseException):
-        accepted = set(_dotted(composed(config_name)))
+        config = composed(config_name)
+    accepted = set(_dotted(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False))))
     top = {k.split(".")[0] for k in accepted}
     pool = accepted if "." in key else top | {k for k in accepted if k.rsplit(".", 1)[-1] == key}
     return f"unknown setting {key!r}: {nearest(key, pool)}"
 
 
-def _dotted(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        node = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[call-overload,index]
+def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in settings.items():
         yield f"{prefix}{key}"
-        if isinstance(node, dict):
-            yield from _dotted(OmegaConf.create(node), f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
 
 
 def positive(name: str, value: object) -> int:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from lsap.assembly import Parts, check, device_of
 from lsap.cli import command
-from lsap.editing.effects import MatchedEdit, discover, match
+from lsap.editing.directions import apply
+from lsap.editing.effects import MatchedEdit, Reader, discover, match
 from lsap.errors import BadValue
 from lsap.evaluation.page import Entry, Measure, Section, Table, Text
 from lsap.evaluation.pictures import Column, grid
@@ -23,7 +24,7 @@ from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.report import comparison_report, fidelity_table
 from lsap.formats import fingerprint, read_state
 from lsap.runs import manifest, write_json
-from lsap.train import Trained, train
+from lsap.train import Trained, test_loaders, train
 
 SAMPLES = 2048  # of the generator, to find directions on
 SHOWN = 8  # images in the picture
@@ -40,9 +41,7 @@ def compare(config: DictConfig) -> Path:
         BadValue: fewer than two different lambdas, or a configuration that cannot run.
     """
     started = time.perf_counter()
-    lambdas = [float(value) for value in config.lambdas]
-    if len(set(lambdas)) < 2 or len(set(lambdas)) < len(lambdas) or min(lambdas) < 0:
-        raise BadValue(f"lambdas={list(config.lambdas)}: at least two different numbers from 0 upwards, as in [0,0.5]")
+    lambdas = _lambdas(config)
     check(config)
     expected = config.domain.get("duration")
     print(f"{len(lambdas)} encoders, {config.max_steps} steps each" + (f": {expected}" if expected else ""), flush=True)
@@ -52,56 +51,84 @@ def compare(config: DictConfig) -> Path:
         member.lambda_nscd = value
         runs[f"lambda_{value:g}"] = train(member)
     parts = Parts(config, device_of(config.trainer.accelerator))
-    page = Path(config.page)
-    splits = {
-        split: {k: rows[k] for k in ("mean_latent", "synthetic")} | {name: run.splits[split][name] for name, run in runs.items()}
-        for split, rows in next(iter(runs.values())).splits.items()
-    }
-    main_split = next(iter(splits))
-    edits, columns = _edited(config, parts, runs, main_split)
+    splits = _joined(runs)
+    split, rows = next(iter(splits.items()))
+    edits, columns = _edited(config, parts, runs, split)
     seconds = round(time.perf_counter() - started, 1)
-    rows = splits[main_split]
-    write_json(
-        page / "summary.json",
-        {"rows": [{"name": name} | {k: row.get(k) for k in ("mse", "lpips", "identity", "nscd", "nscd_raw", "diversity")} for name, row in rows.items()],
-         "split": main_split, "seconds": seconds, "edits": {name: _numbers(found) for name, found in edits.items()},
-         "labels": next(iter(runs.values())).labels},
-    )  # fmt: skip
-    save_picture(grid(columns), page / "comparison.png")
-    extra = [_edit_section(edits)] if any(edits.values()) else []
+    page = Path(config.page)
     labels = next(iter(runs.values())).labels
-    extra += [
-        Section(f"Control: the {split} split", [fidelity_table(table, CONTROL.get(split, ""), labels=labels)])
-        for split, table in splits.items()
-        if split != main_split
-    ]
+    summary = {
+        "rows": [{"name": name} | {key: row.get(key) for key in SUMMARY} for name, row in rows.items()],
+        "split": split,
+        "labels": labels,
+        "edits": {name: _numbers(found) for name, found in edits.items()},
+        "seconds": seconds,
+    }
+    write_json(page / "summary.json", summary)
+    save_picture(grid(columns), page / "comparison.png")
+    provenance = {
+        "command": shlex.join(["python", "-m", "lsap.compare", *sys.argv[1:]]),
+        "seed": config.seed,
+        "max_steps": config.max_steps,
+        "batch_size": config.batch_size,
+        "generator": fingerprint(parts.generator)[:12],
+    }
     path = comparison_report(
-        page / "report.html", rows, columns, logs={f"λ = {n.removeprefix('lambda_')}": r.folder / "metrics.csv" for n, r in runs.items()},
-        labels=labels, seconds=seconds, edits=list(config.domain.get("edits") or ()), extra=extra,
-        provenance={"command": shlex.join(["python", "-m", "lsap.compare", *sys.argv[1:]]), "seed": config.seed, "max_steps": config.max_steps,
-                    "batch_size": config.batch_size, "generator": fingerprint(parts.generator)[:12]} | manifest(parts.device),
-    )  # fmt: skip
+        page / "report.html",
+        rows,
+        columns,
+        logs={_title(name): run.folder / "metrics.csv" for name, run in runs.items()},
+        labels=labels,
+        seconds=seconds,
+        edits=list(config.domain.get("edits") or ()),
+        extra=[*_edit_sections(edits), *_control_sections(splits, labels)],
+        provenance=provenance | manifest(parts.device),
+    )
     _print_table(rows)
     print(f"\n{path}  ({seconds:.0f} s)")
     return path
 
 
+SUMMARY = ("mse", "lpips", "identity", "nscd", "nscd_raw", "diversity")
 CONTROL = {
     "plain": "Portraits of the kind that the generator learned: they lie in its range, so there is little to align."
 }
+
+
+def _lambdas(config: DictConfig) -> list[float]:
+    """The weights to compare.
+
+    Raises:
+        BadValue: fewer than two different ones, or a negative one.
+    """
+    try:
+        lambdas = [float(value) for value in config.lambdas]
+    except (TypeError, ValueError):
+        lambdas = []
+    if len(lambdas) < 2 or len(set(lambdas)) < len(lambdas) or min(lambdas) < 0:
+        raise BadValue(f"lambdas={config.lambdas}: at least two different numbers from 0 upwards, as in [0,0.5]")
+    return lambdas
+
+
+def _joined(runs: dict[str, Trained]) -> dict[str, dict[str, Any]]:
+    """Per split, the rows of all runs in one table; the two reference rows are the same in each and come first."""
+    splits: dict[str, dict[str, Any]] = {}
+    for name, run in runs.items():
+        for split, rows in run.splits.items():
+            table = splits.setdefault(split, {key: rows[key] for key in ("mean_latent", "synthetic")})
+            table[name] = rows[name]
+    return splits
 
 
 def _edited(
     config: DictConfig, parts: Parts, runs: dict[str, Trained], split: str
 ) -> tuple[dict[str, dict[str, MatchedEdit]], list[Column]]:
     """Reconstruct the first test images with every encoder, and edit them where the domain can read attributes."""
-    data = parts.data()
-    source, count = (data.tests[split], len(data.tests[split])) if split in data.tests else (data.train, len(data.val_indices))
-    numbers = list(range(min(EDITED, count))) if split in data.tests else data.val_indices[:EDITED]
-    images = source.read(numbers).to(parts.device)
+    batches = test_loaders(parts.data())[split]
+    images = torch.cat([batch["image"] for batch in batches])[:EDITED].to(parts.device)
     columns = [Column("input", images[:SHOWN])]
-    reader: nn.Module | None = instantiate(config.domain.reader).to(parts.device) if "reader" in config.domain else None
-    wanted = {str(k): reader.names.index(v) for k, v in config.domain.edits.items()} if reader is not None else {}  # type: ignore[union-attr,operator]
+    reader = _reader(config, parts)
+    wanted = {str(k): reader.names.index(v) for k, v in config.domain.edits.items()} if reader is not None else {}
 
     @torch.no_grad()
     def render(codes: Tensor) -> Tensor:
@@ -117,48 +144,64 @@ def _edited(
         encoder.load_state_dict(read_state(run.folder / "encoder.safetensors"))
         with torch.no_grad():
             codes = torch.cat([encoder.eval()(part) for part in images.split(32)])
-        group = f"λ = {name.removeprefix('lambda_')}"
-        columns.append(Column("inversion", render(codes[:SHOWN]), group))
+        columns.append(Column("inversion", render(codes[:SHOWN]), _title(name)))
         edits[name] = {}
         for edit, direction in directions.items():
             assert reader is not None
-            found = match(codes, direction, wanted[edit], config.effect, render, reader)
+            try:
+                found = match(codes, direction, wanted[edit], config.effect, render, reader)
+            except BadValue as error:  # an encoder may be too poor to be edited; the page is worth having all the same
+                print(f"{_title(name)}, {edit}: {error}")
+                continue
             edits[name][edit] = found
-            columns.append(Column(edit, render(_moved(codes[:SHOWN], found)), group))
+            moved = apply(codes[:SHOWN], direction, found.strength)
+            columns.append(Column(edit, render(moved), _title(name)))
     return edits, columns
 
 
-def _moved(codes: Tensor, edit: MatchedEdit) -> Tensor:
-    from lsap.editing.directions import apply
+def _reader(config: DictConfig, parts: Parts) -> Reader | None:
+    """The network that reads attributes off this domain's images, where it has one."""
+    if "reader" not in config.domain:
+        return None
+    reader: Reader = instantiate(config.domain.reader).to(parts.device)
+    return reader
 
-    return apply(codes, edit.direction, edit.strength)
+
+def _title(name: str) -> str:
+    return f"λ = {name.removeprefix('lambda_')}"
 
 
 def _numbers(edits: dict[str, MatchedEdit]) -> dict[str, dict[str, float]]:
     return {n: {"strength": e.strength, "effect": e.effect, "leakage": e.leakage} for n, e in edits.items()}
 
 
-def _edit_section(edits: dict[str, dict[str, MatchedEdit]]) -> Section:
-    names = list(next(iter(edits.values())))
-    measures = [
-        measure
-        for name in names
-        for measure in (
-            Measure(f"{name}/strength", f"{name}: strength", "σ of W", "lower"),
-            Measure(f"{name}/leakage", f"{name}: leakage", "σ of factors", "lower"),
-        )
-    ]
+def _edit_sections(edits: dict[str, dict[str, MatchedEdit]]) -> list[Section]:
+    """What the edits of equal effect cost, as a table; nothing where the domain has no edits."""
+    measures: list[Measure] = []
+    for name in dict.fromkeys(name for found in edits.values() for name in found):
+        measures.append(Measure(f"{name}/strength", f"{name}: strength", "σ of W", "lower"))
+        measures.append(Measure(f"{name}/leakage", f"{name}: leakage", "σ of factors", "lower"))
+    if not measures:
+        return []
     entries = [
-        Entry(f"λ = {row.removeprefix('lambda_')}", {f"{n}/{k}": getattr(e, k) for n, e in found.items() for k in ("strength", "leakage")})
+        Entry(_title(row), {f"{n}/{key}": v for n, e in _numbers(found).items() for key, v in e.items()})
         for row, found in edits.items()
     ]
-    caption = f"Edits of equal effect, {EDITED} held-out images."
     text = (
-        "Every edit is made so strong that the attribute changes by one standard deviation on average, as the factor "
-        "regressor reads it. Strength is how far the codes had to move for that; leakage is how much the other factors "
-        "changed meanwhile."
+        "Every edit is made so strong that its attribute changes by the same amount on average, as the factor "
+        "regressor reads it. Strength is how far the codes had to move for that; leakage is how much all other factors "
+        "changed meanwhile, the regressor's own error included."
     )
-    return Section("Edits in numbers", [Table(measures, entries, caption, "Codes"), Text(text)])
+    caption = "Edits of equal effect on held-out images."
+    return [Section("Edits in numbers", [Table(measures, entries, caption, "Codes"), Text(text)])]
+
+
+def _control_sections(splits: dict[str, dict[str, Any]], labels: dict[str, str]) -> list[Section]:
+    """The tables of all splits but the first."""
+    return [
+        Section(f"Control: the {split} split", [fidelity_table(rows, CONTROL.get(split, ""), labels=labels)])
+        for split, rows in list(splits.items())[1:]
+    ]
 
 
 def _print_table(rows: dict[str, dict[str, Any]]) -> None:

@@ -1,7 +1,8 @@
 """The one family of errors that a user can cause.
 
 Every message says what was wrong, which value or file, what is accepted and what to do; the outermost layer of each
-command prints it as one line and sets the exit code. Anything else that is raised is a bug of ours and keeps its traceback.
+command prints it as one line and sets the exit code. Anything else that is raised is a bug of ours and keeps its
+traceback.
 """
 
 from __future__ import annotations

@@ -8,19 +8,20 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
 
 from lsap.cli import command
 from lsap.demo.pretraining import GeneratorPretraining, Pretraining
 from lsap.demo.weights import save
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.pictures import sheet
+from lsap.runs import AtomicCheckpoints, MetricsFile, ReadableProgress, quiet_lightning
 
 
 class Sheets(Callback):
@@ -29,9 +30,9 @@ class Sheets(Callback):
     def __init__(self, folder: Path, every: int = 500) -> None:
         self.folder, self.every = folder, every
 
-    def on_train_batch_end(self, trainer: Trainer, module: Pretraining, *_: object) -> None:  # type: ignore[override]
-        if isinstance(module, GeneratorPretraining) and trainer.global_step % self.every == 0:
-            save_picture(sheet(module.sample(64)), self.folder / "samples.png")
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if isinstance(pl_module, GeneratorPretraining) and trainer.global_step % self.every == 0:
+            save_picture(sheet(pl_module.sample(64)), self.folder / "samples.png")
 
 
 def pretrain(config: DictConfig) -> Path:
@@ -40,16 +41,22 @@ def pretrain(config: DictConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     module: Pretraining = instantiate(config.target.module, seed=config.seed, _convert_="all")
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)
     checkpoint = folder / "last.ckpt"
-    interval = ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=200, enable_version_counter=False)
+    interval = ModelCheckpoint(
+        folder, "last", save_top_k=1, every_n_train_steps=config.save_every, enable_version_counter=False
+    )
+    resumed = str(checkpoint) if checkpoint.is_file() else None
+    first_step = torch.load(checkpoint, weights_only=True)["global_step"] if resumed else 0
     started = time.perf_counter()
-    trainer = Trainer(
-        accelerator="auto", devices=1, precision=config.precision, max_steps=module.max_steps, max_epochs=-1,
-        callbacks=[interval, Sheets(folder)], logger=CSVLogger(folder, name="", version=""), log_every_n_steps=50,
-        enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
+    with quiet_lightning():
+        trainer = Trainer(
+            accelerator="auto", devices=1, precision=config.precision, max_steps=module.max_steps, max_epochs=-1,
+            callbacks=[interval, Sheets(folder), ReadableProgress(module.batch_size, config.target.name)],
+            logger=MetricsFile(folder / "metrics.csv", first_step), log_every_n_steps=50, enable_model_summary=False,
+            enable_progress_bar=False, plugins=[AtomicCheckpoints()],
+        )  # fmt: skip
+        trainer.fit(module, ckpt_path=resumed, weights_only=True)
     module.eval()
     card = {
         "made by": f"python -m lsap.pretrain target={config.target.name} seed={config.seed}",

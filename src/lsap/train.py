@@ -5,9 +5,11 @@ The run's folder follows from its settings. Started again, an unfinished run goe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
 
-from lsap.assembly import Parts, check, device_of
+from lsap.assembly import Parts, check, check_sizes, checked_file, device_of, process_count
 from lsap.cli import command, composed
 from lsap.data import ImageDataModule
 from lsap.embedding import EncoderTraining
@@ -33,6 +35,7 @@ from lsap.evaluation.report import training_report
 from lsap.formats import file_digest, fingerprint, read_state, write_state
 from lsap.runs import (
     AtomicCheckpoints,
+    LastCheckpoint,
     MetricsFile,
     ReadableProgress,
     RunFolder,
@@ -45,7 +48,7 @@ from lsap.runs import (
 # What decides the outcome of a run; a change of any of these is another run.
 IDENTITY = (
     "lambda_l2", "lambda_lpips", "lambda_id", "lambda_delta", "lambda_nscd", "seed", "max_steps", "batch_size", "lr",
-    "optimizer", "stages", "space", "objective", "encoder", "view", "init",
+    "optimizer", "stages", "space", "objective", "encoder", "view",
 )  # fmt: skip
 WEIGHTS = ("generator", "backbone", "perceptual", "similarity")
 
@@ -70,16 +73,17 @@ def train(config: DictConfig) -> Trained:
     _refuse_nested_launch(config)
     parts = Parts(config, device_of(config.trainer.accelerator))
     data = parts.data()
-    folder = run_folder(config, parts)
+    folder = run_folder(config, parts, data.train.names)
     rank = global_rank()
+    if folder.state() == "finished":
+        return _finished_before(folder, rank)
+    check_sizes(parts, data)
+    module = training_module(config, parts)  # what is wrong with weights or images shows before anything is written
     with folder.claim(rank) as state:
-        if state == "finished":
-            if rank == 0:
-                print(f"finished before: {folder.path}/report.html (delete the folder to train again)")
-            return stored(folder.path)
+        if state == "finished":  # by another process, meanwhile
+            return _finished_before(folder, rank)
         if rank == 0:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        module = training_module(config, parts)
         with quiet_lightning():
             trainer, progress = _fit(config, folder, state, module, data)
         if trainer.is_global_zero:
@@ -88,7 +92,13 @@ def train(config: DictConfig) -> Trained:
             folder.finish(trainer.global_step)
             print(f"done: {folder.path}/report.html")
             return results
-    return stored(folder.path) if rank == 0 else Trained(folder.path, {}, {})
+    return Trained(folder.path, {}, {})
+
+
+def _finished_before(folder: RunFolder, rank: int) -> Trained:
+    if rank == 0:
+        print(f"finished before: {folder.path}/report.html (delete the folder to train again)")
+    return stored(folder.path)
 
 
 def training_module(config: DictConfig, parts: Parts) -> EncoderTraining:
@@ -103,22 +113,37 @@ def training_module(config: DictConfig, parts: Parts) -> EncoderTraining:
     return module
 
 
-def run_folder(config: DictConfig, parts: Parts) -> RunFolder:
-    """The folder that these settings and these weights call for."""
+def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFolder:
+    """The folder that these settings, these weights and training images of these names call for."""
     usual = composed(
         "train", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=_searchpath()
     )
     settings, defaults = (
-        {key: OmegaConf.to_container(c[key], resolve=True) if OmegaConf.is_config(c[key]) else c[key] for key in IDENTITY}
-        | {"train": {k: v for k, v in OmegaConf.to_container(c.data.train, resolve=True).items() if k not in ("root", "strict")}}
+        {name: _plain(c[name]) for name in IDENTITY}
+        | {"train": {k: v for k, v in _plain(c.data.train).items() if k not in ("root", "strict")}}
         for c in (config, usual)
     )
+    for name in IDENTITY:  # a setting that only repeats another one (objective.nscd.weight) need not be in the name too
+        if OmegaConf.is_config(config[name]) and _as_written(config[name]) == _as_written(usual[name]):
+            defaults[name] = settings[name]
     for name in WEIGHTS:
         mark = _mark(config, parts, name)
         settings[name] = mark
         same = config[name].get("checkpoint") == usual[name].get("checkpoint")
         defaults[name] = mark if same else None
+    images = hashlib.sha256("/".join(names).encode()).hexdigest()[:12]
+    settings["images"], defaults["images"] = images, images if config.data.root == usual.data.root else None
+    settings["init"] = None if config.init is None else file_digest(checked_file("init", config.init))[:12]
+    defaults["init"] = None
     return RunFolder(config.outputs, config.domain.name, config.embedding.name, settings, defaults)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _as_written(node: DictConfig) -> Any:
+    return OmegaConf.to_container(node, resolve=False)
 
 
 def _mark(config: DictConfig, parts: Parts, name: str) -> str:
@@ -127,7 +152,7 @@ def _mark(config: DictConfig, parts: Parts, name: str) -> str:
         return fingerprint(parts.generator)[:12]
     if name == "backbone":
         start = config.backbone.checkpoint
-        return start if start == "random" else file_digest(start)[:12]
+        return start if start == "random" else file_digest(checked_file("backbone.checkpoint", start))[:12]
     judge = getattr(parts, name)
     return "none" if judge is None else fingerprint(judge)[:12]
 
@@ -144,29 +169,33 @@ def _fit(
     progress = ReadableProgress(config.batch_size, f"{config.embedding.name} λ={config.lambda_nscd:g}")
     validate_every = max(1, min(round(settings.val_check_interval * config.max_steps), 2500))
     save_every = max(1, min(round(settings.save_every * config.max_steps), 1000))
-    callbacks: list[Callback] = [
-        progress,
-        ModelCheckpoint(checkpoints, "best", "val/image_loss", save_top_k=1, enable_version_counter=False),
-        ModelCheckpoint(
-            checkpoints, "last", save_top_k=1, every_n_train_steps=save_every, enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        ),
-        Recorder(folder),
-        *_panels(config, data),
-    ]  # fmt: skip
+    curves = MetricsFile(folder.path / "metrics.csv", first_step)
+    callbacks: list[Callback] = [progress, Recorder(folder), *_panels(config, data)]
+    if data.val_indices:  # before `last`, which keeps what `best` knows
+        best = ModelCheckpoint(checkpoints, "best", "val/image_loss", save_top_k=1, enable_version_counter=False)
+        callbacks.append(best)
+    log_every = max(1, min(10, config.max_steps // 50))
+    callbacks.append(LastCheckpoint(last, save_every, validate_every if data.val_indices else None, curves, log_every))
     accumulate = settings.accumulate_grad_batches
     trainer = Trainer(
         accelerator=settings.accelerator, devices=settings.devices, num_nodes=settings.num_nodes,
+        # rows of W+ that are not trained yet have heads without gradients
+        strategy="ddp_find_unused_parameters_true" if process_count(settings) > 1 else "auto",
         precision=settings.precision, accumulate_grad_batches=accumulate, gradient_clip_val=settings.gradient_clip_val,
-        max_steps=config.max_steps, max_epochs=-1, logger=_loggers(config, folder, first_step), callbacks=callbacks,
+        max_steps=config.max_steps, max_epochs=-1, logger=[curves, *_dashboards(config, folder)], callbacks=callbacks,
         val_check_interval=validate_every * accumulate if data.val_indices else None, check_val_every_n_epoch=None,
-        limit_val_batches=1.0 if data.val_indices else 0, num_sanity_val_steps=0, log_every_n_steps=10,
-        use_distributed_sampler=False, enable_progress_bar=False, enable_model_summary=False,
-        plugins=[AtomicCheckpoints()],
+        limit_val_batches=1.0 if data.val_indices else 0, num_sanity_val_steps=0,
+        log_every_n_steps=log_every, use_distributed_sampler=False, enable_progress_bar=False,
+        enable_model_summary=False, plugins=[AtomicCheckpoints()],
     )  # fmt: skip
-    trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning leaves by sys.exit(1)
+            raise KeyboardInterrupt from None
+        raise
+    if torch.distributed.is_initialized():  # what follows is done by one process, and metrics would wait for the others
+        torch.distributed.destroy_process_group()
     return trainer, progress
 
 
@@ -176,7 +205,7 @@ class Recorder(Callback):
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
 
-    def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             self.folder.update(trainer.global_step)
 
@@ -201,7 +230,7 @@ def _measure(
     card = {"embedding": config.embedding.name, "domain": config.domain.name, "generator": fingerprint(parts.generator)}
     write_state(folder / "encoder.safetensors", encoder.state_dict(), card)
     data.trainer = None  # one process measures alone: nothing is sharded, nothing padded
-    judges = {"distance": parts.perceptual, "embedder": parts.similarity}
+    judges: dict[str, Any] = {"distance": parts.perceptual, "embedder": parts.similarity}
     splits: dict[str, dict[str, Row]] = {}
     row_name = f"lambda_{config.lambda_nscd:g}"
     for split, loader in test_loaders(data).items():
@@ -217,7 +246,7 @@ def _measure(
     named = labels(**judges)
     write_json(
         folder / "metrics.json",
-        {"splits": splits, "labels": named, "images_per_second": round(progress.images_per_second, 1),
+        {"splits": splits, "labels": named, "images_per_second": round(progress.images_per_second, 1) or None,
          "skipped_images": data.skipped} | manifest(device),
     )  # fmt: skip
     return Trained(folder, splits, named)
@@ -227,7 +256,11 @@ def test_loaders(data: ImageDataModule) -> dict[str, Any]:
     """The test splits; without any, the held-out slice of the training images, named as what it is."""
     if data.tests:
         return dict(zip(data.test_names, data.test_dataloader(), strict=True))
-    return {"validation": data.val_dataloader() if data.val_indices else data.evaluation(data.train, data.train_indices, "train")}
+    return {
+        "validation": data.val_dataloader()
+        if data.val_indices
+        else data.evaluation(data.train, data.train_indices, "train")
+    }
 
 
 def stored(folder: Path) -> Trained:
@@ -236,8 +269,8 @@ def stored(folder: Path) -> Trained:
     return Trained(folder, metrics["splits"], metrics["labels"])
 
 
-def _loggers(config: DictConfig, folder: RunFolder, first_step: int) -> list[Logger]:
-    loggers: list[Logger] = [MetricsFile(folder.path / "metrics.csv", first_step)]
+def _dashboards(config: DictConfig, folder: RunFolder) -> list[Logger]:
+    loggers: list[Logger] = []
     if config.logger.name == "wandb":
         from lsap.runs.dashboard import wandb_logger
 
@@ -266,18 +299,18 @@ def _searchpath() -> list[str]:
     if not HydraConfig.initialized():
         return []
     sources = HydraConfig.get().runtime.config_sources
-    return [f"{s.schema}://{s.path}" for s in sources if s.provider in ("command-line", "hydra.searchpath in command-line")]
+    return [
+        f"{s.schema}://{s.path}" for s in sources if s.provider in ("command-line", "hydra.searchpath in command-line")
+    ]
 
 
 def _refuse_nested_launch(config: DictConfig) -> None:
-    """Lightning starts further processes by repeating the command line; in a multirun each would start the sweep anew."""
+    """Lightning starts its processes by repeating the command line; in a multirun each would start the sweep anew."""
     swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    devices = config.trainer.devices
-    several = (isinstance(devices, int) and devices > 1) or (devices == "auto" and torch.cuda.device_count() > 1)
-    if swept and several and "RANK" not in os.environ:
+    if swept and process_count(config.trainer) > 1 and "RANK" not in os.environ:
         raise BadValue(
-            f"trainer.devices={devices} within a multirun: every process would start the whole sweep again; set "
-            "trainer.devices=1, or start the members with torchrun or SLURM"
+            f"trainer.devices={config.trainer.devices} within a multirun: every process would start the whole sweep "
+            "again; set trainer.devices=1, or start the members with torchrun or SLURM"
         )
 
 

@@ -1,7 +1,7 @@
 """Procedural portraits: factors in, pictures out.
 
-A *plain* portrait shows factors only; it is what the demo generator learns. A *rich* portrait also wears and stands before
-things that the generator never saw (`extras.py`); it is what a photograph is to a real generator.
+A *plain* portrait shows factors only; it is what the demo generator learns. A *rich* portrait also wears and stands
+before things that the generator never saw (`extras.py`); it is what a photograph is to a real generator.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Colours:
 class Head:
     """Geometry of a batch of heads: an ellipsoid that turns, and the places of features upon it.
 
-    Turning is what makes a pose more than a shift: features near the front of the ellipsoid travel further than those at
-    its side, and those turning away grow narrow.
+    Turning is what makes a pose more than a shift: features near the front of the ellipsoid travel further than those
+    at its side, and those turning away grow narrow.
     """
 
     depth = 0.46
@@ -196,7 +196,9 @@ def _hair_behind(canvas: Canvas, head: Head, colours: Colours, strands: Tensor) 
     grown = smoothstep(0.12, 0.22, length)
     cropped = (canvas.y < per_image(head.cy + 0.05)).float()
     mask = torch.maximum(crown * torch.maximum(cropped, canvas.fill(per_image(bottom) - canvas.y)), canvas.fill(sides))
-    cap = canvas.fill(canvas.ellipse(x, head.cy - 0.05, head.width + 0.03 + 0.04 * volume, head.height + 0.05)) * cropped
+    cap = (
+        canvas.fill(canvas.ellipse(x, head.cy - 0.05, head.width + 0.03 + 0.04 * volume, head.height + 0.05)) * cropped
+    )
     mask = cap + per_image(grown) * (torch.maximum(mask, cap) - cap)
     canvas.paint(mask, colours.hair[:, :, None, None] * strands[:, None] * 0.74)
 
@@ -222,7 +224,11 @@ def _face(canvas: Canvas, head: Head, colours: Colours) -> None:
     rim = smoothstep(0.0, 0.16, distance)  # a rounder look: the rim a little darker
     shaded = colours.skin[:, :, None, None] * (0.88 + 0.12 * rim)[:, None]
     canvas.paint(canvas.fill(distance), shaded)
-    blush = mix(colours.skin, colours.skin.new_tensor([0.86, 0.34, 0.30]).expand_as(colours.skin), torch.full_like(head.cx, 0.45))
+    blush = mix(
+        colours.skin,
+        colours.skin.new_tensor([0.86, 0.34, 0.30]).expand_as(colours.skin),
+        torch.full_like(head.cx, 0.45),
+    )
     for side in (-1, 1):
         x, y, scale, seen = head.place(side * (head.eye_x + 0.06), head.nose_y + 0.03)
         cheek = smoothstep(-0.06, 0.10, canvas.ellipse(x, y, 0.10 * scale, torch.full_like(x, 0.08)))
@@ -252,7 +258,9 @@ def _beard(canvas: Canvas, head: Head, colours: Colours, strands: Tensor) -> Non
     x, y, _, _ = head.place(0 * one, head.mouth_y)
     inside = canvas.fill(head.outline(canvas, grow=0.012))
     below = smoothstep(-0.05, 0.05, canvas.y - per_image(head.cy + 0.10))
-    mouth_hole = smoothstep(-0.03, 0.03, canvas.ellipse(x, y - 0.015, 0.145 + 0.05 * head.f["mouth_width"], 0.085 * one))
+    mouth_hole = smoothstep(
+        -0.03, 0.03, canvas.ellipse(x, y - 0.015, 0.145 + 0.05 * head.f["mouth_width"], 0.085 * one)
+    )
     cheeks = smoothstep(-0.04, 0.05, canvas.ellipse(x, y - 0.20, 0.24 * one, 0.17 * one))
     moustache = canvas.fill(canvas.arc(x, y - 0.085, 0.15 * one, -0.05 * one, 0.030 * one))
     mask = torch.maximum(inside * below * (1 - mouth_hole) * (1 - cheeks), moustache)
@@ -265,7 +273,9 @@ def _nose(canvas: Canvas, head: Head, colours: Colours) -> None:
     big = 0.45 + 1.15 * f["nose_size"]
     tip_x, tip_y, _, _ = head.place(0 * one, head.nose_y + 0.02 * big, lift=0.10)
     top_x, top_y, _, _ = head.place(0 * one, head.eye_y + 0.03)
-    canvas.paint(canvas.fill(canvas.stroke(top_x, top_y, tip_x, tip_y - 0.02, 0.022 * big), 1.6), colours.skin * 1.07, 0.75)
+    canvas.paint(
+        canvas.fill(canvas.stroke(top_x, top_y, tip_x, tip_y - 0.02, 0.022 * big), 1.6), colours.skin * 1.07, 0.75
+    )
     ball = canvas.ellipse(tip_x, tip_y, 0.062 * big, 0.048 * big)
     canvas.paint(canvas.fill(ball, 1.3), colours.skin * 0.80)
     canvas.paint(canvas.fill(canvas.ellipse(tip_x, tip_y - 0.016, 0.050 * big, 0.036 * big), 1.3), colours.skin * 1.04)
@@ -283,7 +293,9 @@ def _mouth(canvas: Canvas, head: Head, colours: Colours) -> None:
     y = y - 0.25 * bend + 0.4 * opening
     canvas.paint(canvas.fill(canvas.arc(x, y, half, bend, thick + opening)), colours.lips)
     dark = colours.lips.new_tensor([0.30, 0.06, 0.08]).expand_as(colours.lips)
-    canvas.paint(canvas.fill(canvas.arc(x, y, half * 0.86, bend * 0.74, opening + 0.004)), dark, smoothstep(0.0, 0.03, opening))
+    canvas.paint(
+        canvas.fill(canvas.arc(x, y, half * 0.86, bend * 0.74, opening + 0.004)), dark, smoothstep(0.0, 0.03, opening)
+    )
     teeth = canvas.fill(canvas.arc(x, y - 0.34 * opening, half * 0.80, bend * 0.64, opening * 0.62))
     canvas.paint(teeth, torch.full_like(dark, 0.97), smoothstep(0.01, 0.035, opening))
     line = canvas.fill(canvas.arc(x, y, half * 0.95, bend * 0.9, 0.010 * one))
@@ -309,7 +321,9 @@ def _eyes(canvas: Canvas, head: Head, colours: Colours) -> None:
         radius = torch.minimum(0.62 * size, 1.05 * open_)
         iris = canvas.fill(canvas.ellipse(gaze, y, radius * scale, radius)) * ball
         canvas.paint(iris, iris_colour, seen)
-        canvas.paint(canvas.fill(canvas.ellipse(gaze, y, 0.45 * radius * scale, 0.45 * radius)) * ball, white * 0.04, seen)
+        canvas.paint(
+            canvas.fill(canvas.ellipse(gaze, y, 0.45 * radius * scale, 0.45 * radius)) * ball, white * 0.04, seen
+        )
         tilt = 0.05 * (f["brow_tilt"] - 0.5) * side * 2
         weight = 0.014 + 0.030 * f["brow_weight"]
         brow_y = y - open_ - 0.075 - 0.02 * f["smile"]
@@ -323,7 +337,9 @@ def _hair_in_front(canvas: Canvas, head: Head, colours: Colours, strands: Tensor
     volume = f["hair_volume"]
     one = torch.ones_like(volume)
     scalp = canvas.fill(head.outline(canvas, grow=0.035))
-    top = canvas.fill(canvas.ellipse(head.cx, head.cy - 0.05, head.width + 0.04 + 0.05 * volume, head.height + 0.05 + 0.09 * volume))
+    top = canvas.fill(
+        canvas.ellipse(head.cx, head.cy - 0.05, head.width + 0.04 + 0.05 * volume, head.height + 0.05 + 0.09 * volume)
+    )
     front_x, front_y, _, _ = head.place(0 * one, -0.40 + 0.20 * f["fringe"])
     parting = (canvas.x - per_image(front_x)) / per_image(head.width)
     line = per_image(front_y) + 0.20 * parting.square() - 0.05 * parting

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
@@ -51,7 +52,7 @@ class Pretraining(LightningModule, abc.ABC):
     def train_dataloader(self) -> DataLoader[int]:
         return DataLoader(Steps(self.global_step), batch_size=None)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr, betas=self.betas)
 
         def rate(step: int) -> float:
@@ -113,8 +114,8 @@ class GeneratorPretraining(Pretraining):
         for axis in (2, 3):
             keep = weight.narrow(axis, 1, weight.shape[axis] - 1)
             loss = loss + (keep * (output.diff(dim=axis) - target.diff(dim=axis)).abs()).mean()
-        self.log("loss", loss, prog_bar=True)
-        self.log("psnr", 10 * torch.log10(4 / error.detach().square().mean()), prog_bar=True)
+        self.log("train/loss", loss)
+        self.log("train/psnr", 10 * torch.log10(4 / error.detach().square().mean()))
         return loss
 
     @torch.no_grad()
@@ -154,7 +155,7 @@ class TrunkPretraining(Pretraining):
         truth = torch.rand(self.batch_size, factors.COUNT, generator=rng)
         images = _half_rich(truth, self.seed, f"trunk {step}").to(self.device)
         loss = F.mse_loss(self.trunk(images).float(), truth.to(self.device))
-        self.log("loss", loss, prog_bar=True)
+        self.log("train/loss", loss)
         return loss
 
     @torch.no_grad()
@@ -162,7 +163,9 @@ class TrunkPretraining(Pretraining):
         truth = factors.draw(self.seed, "judge test", range(2048))
         result = {}
         for family, extras in (("plain", None), ("rich", Extras.draw(self.seed, "judge test", range(2048)))):
-            read = torch.cat([self.trunk(part.to(self.device)).float().cpu() for part in portraits.render(truth, extras).split(256)])
+            read = torch.cat(
+                [self.trunk(part.to(self.device)).float().cpu() for part in portraits.render(truth, extras).split(256)]
+            )
             error = (read - truth).abs().mean(0) / factors.STANDARD_DEVIATION
             result[f"{family}/mean"] = round(error.mean().item(), 3)
             result |= {f"{family}/{name}": round(e, 3) for name, e in zip(factors.NAMES, error.tolist(), strict=True)}
@@ -170,12 +173,20 @@ class TrunkPretraining(Pretraining):
 
 
 class IdentityPretraining(Pretraining):
-    """Teach the identity network to tell people apart whatever their pose, smile, age, glasses, light or hat."""
+    """Teach the identity network to tell people apart whatever their pose, smile, age, glasses, light or hat.
 
-    def __init__(self, network: IdentityNet, *, people: int = 3000, **settings: float) -> None:
+    ArcFace over `people` rendered people. From nothing, a margin over a thousand people teaches next to nothing for
+    hundreds of steps; so, over the first half, the embedding is also asked for the person's own factors, with a weight
+    that fades to zero.
+    """
+
+    hint = 100.0  # weight of that question at the start; squared errors of factors are about a hundredth
+
+    def __init__(self, network: IdentityNet, *, people: int = 1000, **settings: float) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
         self.network = network
         self.head = ArcFaceHead(network.size, people)
+        self.guess = nn.Linear(network.size, int(factors.IDENTITY.sum()))
         self.people = people
 
     @property
@@ -185,10 +196,18 @@ class IdentityPretraining(Pretraining):
     def training_step(self, step: int, _: int) -> Tensor:
         rng = self.random("identity", step)
         person = torch.randint(self.people, (self.batch_size,), generator=rng)
-        truth = factors.draw_person(self.seed, "judge train", person.tolist(), [step * self.batch_size + i for i in range(self.batch_size)])
+        pictures = range(step * self.batch_size, (step + 1) * self.batch_size)
+        truth = factors.draw_person(self.seed, "judge train", person.tolist(), pictures)
         images = _half_rich(truth, self.seed, f"identity {step}").to(self.device)
-        loss = self.head(self.network(images), person.to(self.device))
-        self.log("loss", loss, prog_bar=True)
+        embedding = self.network(images)
+        loss = self.head(embedding, person.to(self.device))
+        self.log("train/arcface", loss)
+        fading = max(0.0, 1 - 2 * step / self.max_steps)
+        if fading:
+            own = truth[:, factors.IDENTITY].to(self.device)
+            asked = F.mse_loss(self.guess(embedding * self.network.size**0.5), own)
+            self.log("train/factors", asked)
+            loss = loss + self.hint * fading * asked
         return loss
 
     @torch.no_grad()

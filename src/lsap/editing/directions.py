@@ -29,7 +29,7 @@ class Direction:
         name: of the attribute.
         vector: [C], unit length.
         std: standard deviation of the samples' projections on it; one unit of strength.
-        change: of the attribute per unit of length along it, in the attribute's own unit, by the linear fit on samples.
+        change: of the attribute per unit of length along it, in the attribute's own unit, by the fit on samples.
         generator: fingerprint of the generator whose W it lies in.
     """
 
@@ -40,43 +40,40 @@ class Direction:
     generator: str
 
 
-def regression_direction(name: str, w: Tensor, values: Tensor, generator: str, *, ridge: float = 1e-3) -> Direction:
-    """The direction along which an attribute grows, by ridge regression on samples.
+def data_direction(name: str, w: Tensor, values: Tensor, generator: str) -> Direction:
+    """The direction in which the generator's own codes move, on average, when an attribute grows.
 
-    Minimises mean (values − w·b − c)² + ridge · v · ‖b‖², v being the mean variance of W's coordinates. The direction
-    is b / ‖b‖, along which the fitted attribute changes by ‖b‖ per unit of length.
+    The codes are regressed on the attribute: the slope is Cov(w, value) / Var(value), and factors that are independent
+    of the attribute cancel out of it. The other regression, of the attribute on the codes, predicts better but is no
+    edit: its direction leans on the coordinates in which codes hardly vary, and leads off the generator's own codes at
+    once (measured on the demo generator: a predicted change of 0.94 standard deviations of pose came out as 0.01;
+    along the slope it came out as 0.8).
 
     Args:
         name: of the attribute.
         w: [N, C] codes of the generator's own samples.
         values: [N] attribute read from their images, in any unit, as by a factor regressor.
         generator: the generator's fingerprint.
-        ridge: strength of the penalty relative to W's own variance; more steadies directions found on few samples.
 
     Raises:
         BadValue: shapes that do not belong together, fewer than two samples, values that are not finite or all equal,
-            a negative `ridge`.
+            or codes that do not move with the attribute at all.
     """
     if w.ndim != 2 or values.shape != w.shape[:1] or len(w) < 2:
         raise BadValue(
             f"direction {name!r}: needs codes [N, C] and one value for each, N at least 2; "
             f"got {list(w.shape)} and {list(values.shape)}"
         )
-    if ridge < 0:
-        raise BadValue(f"direction {name!r}: ridge={ridge} is negative; 0 is plain least squares, 1e-3 the default")
     codes, wanted = _centred(w), _centred(values)
-    if not wanted.isfinite().all() or wanted.square().mean().sqrt() <= 1e-9 * (1 + values.double().abs().max()):
+    variance = wanted.square().mean()
+    if not wanted.isfinite().all() or variance.sqrt() <= 1e-9 * (1 + values.double().abs().max()):
         raise BadValue(f"direction {name!r}: the attribute must vary over the samples and be finite; check its reader")
-    covariance = codes.T @ codes / len(w)
-    penalty = ridge * covariance.diagonal().mean() * torch.eye(w.shape[1], dtype=torch.float64, device=w.device)
-    # Least squares rather than an inverse: without ridge, W may be flat in some directions.
-    slope = torch.linalg.lstsq((covariance + penalty).cpu(), (codes.T @ wanted / len(w)).cpu()[:, None], driver="gelsd")
-    weights = slope.solution[:, 0].to(w.device)
-    length = weights.norm()
+    slope = (codes * wanted[:, None]).mean(0) / variance
+    length = slope.norm()
     if not length > 0:
-        raise BadValue(f"direction {name!r}: the attribute is not linear in W at all; no direction changes it")
-    vector = weights / length
-    return Direction(name, vector.float(), _spread(codes, vector), length.item(), generator)
+        raise BadValue(f"direction {name!r}: codes do not move with the attribute at all; no direction changes it")
+    vector = slope / length
+    return Direction(name, vector.float(), _spread(codes, vector), 1 / length.item(), generator)
 
 
 def conditional(direction: Direction, others: Sequence[Direction], w: Tensor) -> Direction:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lsap.editing.directions import Direction, apply, matched_strength, regression_direction
+from lsap.editing.directions import Direction, apply, data_direction, matched_strength
 
-Reader = Callable[[Tensor], Tensor]
+
+class Reader(Protocol):
+    """Reads attributes off images: [N, 3, H, W] in [-1, 1] → [N, A], each in its own standard deviations.
+
+    names: of the attributes, in the order of the columns.
+    """
+
+    names: Sequence[str]
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
 Renderer = Callable[[Tensor], Tensor]
 
 
@@ -35,7 +47,7 @@ class MatchedEdit:
 def discover(
     attributes: dict[str, int], w: Tensor, render: Renderer, read: Reader, generator: str, chunk: int = 128
 ) -> dict[str, Direction]:
-    """Directions of attributes, regressed on the generator's own samples.
+    """Directions of attributes, found on the generator's own samples.
 
     Args:
         attributes: name of the edit → column of the reader's output.
@@ -46,7 +58,7 @@ def discover(
         chunk: samples rendered at once.
     """
     values = torch.cat([read(render(part)) for part in w.split(chunk)])
-    return {name: regression_direction(name, w, values[:, column], generator) for name, column in attributes.items()}
+    return {name: data_direction(name, w, values[:, column], generator) for name, column in attributes.items()}
 
 
 @torch.no_grad()

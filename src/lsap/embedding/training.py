@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from lsap.alignment import NormalizedStyleSpace
 from lsap.embedding.stages import ProgressiveStages
 from lsap.errors import StoppedRun
-from lsap.generator import Generator, View
+from lsap.generator import Generator, Noise, View
 from lsap.objective import Fit, Objective
 from lsap.seeds import derive
 
-# The terms that a reconstruction is judged by when the best checkpoint is chosen; the latent terms are left out, so that
-# runs with different alignment weights are compared by the same quantity.
+# The terms that a reconstruction is judged by when the best checkpoint is chosen; the latent terms are left out, so
+# that runs with different alignment weights are compared by the same quantity.
 IMAGE_TERMS = ("l2", "lpips", "id")
 
 
 class EncoderTraining(LightningModule):
     """LSAP_E (and, without alignment, its ablation): one encoder, one optimiser, a frozen generator.
 
-    Owns the step, the progressive schedule, the seeds of a step and what a checkpoint holds; borrows encoder, generator,
-    objective and style space. All randomness of a step comes from (seed, batch counter): a run that was killed and
-    resumed takes the very steps that it would have taken.
+    Owns the step, the progressive schedule, the seeds of a step and what a checkpoint holds; borrows encoder,
+    generator, objective and style space. All randomness of a step comes from (seed, batch counter): a run that was
+    killed and resumed takes the very steps that it would have taken.
 
     Args:
         encoder: images [N, 3, H, W] in [-1, 1], stage → w_plus [N, L, C].
@@ -68,7 +68,7 @@ class EncoderTraining(LightningModule):
         """The last row of W+ that is trained at the coming step."""
         return self.stages.stage(self.batches_seen)
 
-    def fit(self, images: Tensor, *, stage: int, noise: str) -> Fit:
+    def fit(self, images: Tensor, *, stage: int, noise: Noise) -> Fit:
         """Embed and render a batch once, and keep what the terms need of it."""
         w_plus = self.encoder(images, stage)
         styles = self.generator.styles(w_plus)
@@ -92,10 +92,8 @@ class EncoderTraining(LightningModule):
             )
         self.log_dict({f"train/{name}": value for name, value in values.items()} | {"train/loss": loss.detach()})
         self.log("train/stage", float(fit.stage))
+        self.batches_seen += 1  # here, not in a later hook: callbacks that save come before a module's own hooks
         return loss
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.batches_seen += 1
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         images = batch["image"]
@@ -103,7 +101,7 @@ class EncoderTraining(LightningModule):
         terms = self.objective(fit)
         image_loss = sum(value for name, value in terms.items() if name in IMAGE_TERMS)
         logged = {f"val/{name}": value for name, value in terms.items()} | {"val/image_loss": image_loss}
-        self.log_dict(logged, batch_size=len(images), sync_dist=True)  # type: ignore[arg-type]
+        self.log_dict(logged, batch_size=len(images), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.make_optimizer(p for p in self.encoder.parameters() if p.requires_grad)
@@ -117,7 +115,13 @@ class EncoderTraining(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith("encoder.")}
+        kept = {k: v for k, v in state.items() if k.startswith("encoder.")}
+        if not all(tensor.isfinite().all() for tensor in kept.values()):
+            raise StoppedRun(
+                f"the encoder's weights are not finite after {self.batches_seen} batches; the last good checkpoint is "
+                "kept. Lower lr, or set trainer.gradient_clip_val"
+            )
+        checkpoint["state_dict"] = kept
         checkpoint["batches_seen"] = self.batches_seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -223,7 +223,8 @@ class CodeDiversity(Metric):
 
     def compute(self) -> Tensor:
         sums = [getattr(self, f"sum_{layer}") for layer in range(len(self.widths))]
-        return torch.stack([1 - (s / self.count).square().sum() for s in sums]).mean().float()
+        spread = torch.stack([1 - (s / self.count).square().sum() for s in sums])
+        return spread.clamp(min=0).mean().float()  # a single code may round below 0
 
 
 def measures(

@@ -104,7 +104,9 @@ class Trunk(Protocol):
 class TrunkDistance(PerceptualDistance):
     """The same distance on another trunk, every channel counting the same (the package's `lpips=False`).
 
-    Its values cannot stand beside those of a published LPIPS, so the label says which trunk it was.
+    Layers are averaged where the package adds them up: two unrelated images are then about 1 apart, as by a published
+    LPIPS with its learned weights, and a loss weight such as λ1 keeps its meaning. Values still cannot stand beside
+    those of a published LPIPS, so the label says which trunk it was.
 
     Args:
         trunk: a network with `features`.
@@ -120,6 +122,10 @@ class TrunkDistance(PerceptualDistance):
     def features(self, images: Tensor) -> Sequence[Tensor]:
         maps: Sequence[Tensor] = self.trunk.features(images)
         return maps
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distances [N] of images [N, 3, H, W] in [-1, 1]: the mean over layers, in [0, 4]."""
+        return self.layers(x, y).mean(1)
 
 
 def _compare(a: Tensor, b: Tensor, weight: Tensor | None) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
 import warnings
 import zipfile
@@ -13,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lsap.errors import BadValue, MissingFile
+from lsap.runs.atomic import save_safetensors
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
@@ -72,20 +71,14 @@ def write_state(path: str | Path, state: Mapping[str, Tensor], card: Mapping[str
     """Write tensors and texts as safetensors; a reader sees the old file or the whole new one, never a part.
 
     Raises:
-        BadValue: the folder cannot be written or the disk is full; nothing is left behind.
+        StoppedRun: the disk is full; nothing is left behind.
+        BadValue: the folder cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, dict(card))
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
+        save_safetensors(path, state, card)
+    except OSError as error:
         raise BadValue(f"{path} could not be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

@@ -1,7 +1,7 @@
 """Work that lasts: run folders, files that are whole or absent, and what a run ran on."""
 
 from lsap.runs.atomic import replacing, save_safetensors, write_bytes, write_json, write_text
-from lsap.runs.checkpoints import AtomicCheckpoints
+from lsap.runs.checkpoints import AtomicCheckpoints, LastCheckpoint
 from lsap.runs.curves import MetricsFile
 from lsap.runs.folder import RunFolder
 from lsap.runs.manifest import manifest, peak_memory
@@ -9,6 +9,7 @@ from lsap.runs.progress import ReadableProgress, quiet_lightning
 
 __all__ = [
     "AtomicCheckpoints",
+    "LastCheckpoint",
     "MetricsFile",
     "ReadableProgress",
     "RunFolder",

@@ -1,4 +1,4 @@
-"""Checkpoints of the Trainer that are whole or absent."""
+"""Checkpoints of the Trainer: whole or absent, and taken when a step is over and done with."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lsap.runs.atomic import write_bytes
+from lsap.runs.curves import MetricsFile
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -24,3 +27,51 @@ class AtomicCheckpoints(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_bytes(path, buffer.getbuffer())
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt`, the state to resume from, such that a killed run ends as one never killed.
+
+    Lightning would save at the end of a batch, which is before the validation that is due there (a resumed run skips
+    it, and with it a candidate for the best checkpoint), before the step's numbers are logged (a resumed run lacks
+    them), and, resumed, in the middle of accumulated gradients (half of them would be lost). Here a step that is
+    validated is saved after its validation, its numbers are in the file first, and accumulation is complete.
+
+    Args:
+        path: of the file.
+        every: optimiser steps between two saves.
+        validated_every: optimiser steps between two validations, all of which are saved too; None without validation.
+        curves: the file of numbers, which is to hold the steps before the checkpoint.
+        logged_every: optimiser steps between two rows of it.
+    """
+
+    def __init__(
+        self, path: Path, every: int, validated_every: int | None, curves: MetricsFile, logged_every: int
+    ) -> None:
+        self.path, self.every, self.validated_every = path, every, validated_every
+        self.curves, self.logged_every = curves, logged_every
+        self.saved = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.saved = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        step = trainer.global_step
+        if step == self.saved or step % self.every or (self.validated_every and step % self.validated_every == 0):
+            return
+        if step % self.logged_every == 0:  # Lightning logs this step's numbers after this hook
+            numbers = {
+                name: float(value) for name, value in trainer.logged_metrics.items() if name.startswith("train/")
+            }
+            self.curves.log_metrics(numbers, step - 1)
+        self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the file; all processes take part."""
+        self.curves.flush()
+        self.saved = trainer.global_step
+        trainer.save_checkpoint(self.path)

@@ -17,6 +17,8 @@ class MetricsFile(Logger):
     """Logs to one CSV file: a row per logged step, a column per metric, empty where a metric was not logged.
 
     A resumed run keeps the rows of the steps before its checkpoint and drops those after it, which it will log again.
+    Lightning asks for a save after every row; the whole file is then written only when it has grown by a twentieth, so
+    that a long run does not write it thousands of times, and whenever `flush` is called.
 
     Args:
         path: of the file.
@@ -27,6 +29,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = path
         self.rows: dict[int, dict[str, Any]] = {}
+        self.unwritten = 0
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["step"]) < first_step]
@@ -48,10 +51,17 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         values = {name: value for name, value in metrics.items() if name != "epoch"}
         self.rows.setdefault(int(step or 0), {}).update(values)
+        self.unwritten += 1
 
     @rank_zero_only
     def save(self) -> None:
-        if not self.rows:
+        if self.unwritten > len(self.rows) / 20:
+            self.flush()
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Write the file as it should be now."""
+        if not self.unwritten:
             return
         columns = sorted({name for row in self.rows.values() for name in row})
         text = io.StringIO()
@@ -60,7 +70,8 @@ class MetricsFile(Logger):
         for step in sorted(self.rows):
             writer.writerow({"step": step, **self.rows[step]})
         write_text(self.path, text.getvalue())
+        self.unwritten = 0
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self.save()
+        self.flush()

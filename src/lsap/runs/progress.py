@@ -29,10 +29,11 @@ class ReadableProgress(Callback):
         self.images_per_second = 0.0
         self._bar: Progress | None = None
         self._busy = 0.0  # seconds spent in training steps, validation and saving left out
-        self._steps = 0
+        self._batches = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._printed = time.perf_counter()
+        self._first_step = trainer.global_step
         if not trainer.is_global_zero:
             return
         if sys.stderr.isatty():
@@ -52,8 +53,8 @@ class ReadableProgress(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         now = time.perf_counter()
         self._busy += now - self._began
-        self._steps += 1
-        self.images_per_second = self._steps * self.batch_size / max(self._busy, 1e-9)
+        self._batches += 1
+        self.images_per_second = self._batches * self.batch_size / max(self._busy, 1e-9)
         if not trainer.is_global_zero:
             return
         if self._bar is not None:
@@ -61,7 +62,9 @@ class ReadableProgress(Callback):
                 self._bar.update(self._task, completed=trainer.global_step, numbers=self._numbers(trainer))
         elif now - self._printed > self.seconds or trainer.global_step == trainer.max_steps:
             self._printed = now
-            left = (trainer.max_steps - trainer.global_step) * self._busy / self._steps
+            left = (
+                (trainer.max_steps - trainer.global_step) * self._busy / max(trainer.global_step - self._first_step, 1)
+            )
             minutes, seconds = divmod(round(left), 60)
             print(
                 f"{self.title}  step {trainer.global_step}/{trainer.max_steps}  {minutes}:{seconds:02d} left  "

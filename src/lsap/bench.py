@@ -1,0 +1,311 @@
+"""`python -m lsap.bench`: what the forms that lsap uses gain over others, on this machine. `make bench` runs it.
+
+Absolute times say little about another machine; ratios of forms that took turns within one run say more.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from lsap.alignment import NormalizedStyleSpace, normalize, style_layers
+from lsap.assembly import Parts, device_of
+from lsap.cli import command, composed, positive
+from lsap.demo.weights import load_generator
+from lsap.errors import BadValue, nearest
+from lsap.generator import Generator, freeze, ops
+from lsap.runs import manifest, write_json
+from lsap.train import training_module
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Forms of one computation.
+
+    part: the part of the benchmark.
+    what: what was computed.
+    seconds: form → median time; the first form is the one that lsap uses. Empty if it could not run here.
+    memory_mb: form → most memory held at once, above what was held before, in MB; where that is the point.
+    note: whatever a reader should know.
+    """
+
+    part: str
+    what: str
+    seconds: Mapping[str, float]
+    memory_mb: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Time of the other form over that of the used one: above 1, the used one is faster."""
+        if len(self.seconds) < 2:
+            return None
+        used, other = list(self.seconds.values())[:2]
+        return other / used
+
+
+def bench(config: DictConfig) -> Path:
+    """Measure the parts asked for, print a row as soon as it is known, and keep all in a JSON file.
+
+    Returns:
+        The path of that file.
+
+    Raises:
+        BadValue: an unknown part or a count below 1.
+    """
+    for part in config.parts:
+        if part not in PARTS:
+            raise BadValue(f"parts={list(config.parts)}: there is no part {part!r}; {nearest(str(part), PARTS)}")
+    for name in ("repetitions", "batch_size", "samples"):
+        positive(name, config[name])
+    device = device_of(config.accelerator)
+    print(heading(manifest(device)), flush=True)
+    rows = []
+    for part in config.parts:
+        for row in PARTS[part](config, device):
+            print(line(row), flush=True)
+            rows.append(asdict(row) | {"ratio": row.ratio})
+    path = Path(config.save_to)
+    write_json(path, {"rows": rows} | manifest(device))
+    print(f"\nratio: time of the second form over that of the first, which lsap uses\n{path}")
+    return path
+
+
+# ---- parts
+
+
+def style_mean(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
+    """The mean normalised style, in chunks or all samples at once: memory is the point. Large ones in chunks only."""
+    count = config.samples
+
+    def chunked(generator: Generator) -> None:
+        NormalizedStyleSpace(generator, samples=count)
+
+    @torch.no_grad()
+    def at_once(generator: Generator) -> None:
+        styles = generator.styles(generator.sample_w(count), style_layers(generator))
+        for unit in normalize(styles).values():
+            unit.mean(0)
+
+    small, large = load_generator().to(device), large_generator(config, device)
+    forms: dict[str, Work] = {"in chunks": lambda: chunked(small), "at once": lambda: at_once(small)}
+    memory = {name: peak_memory(work, device) for name, work in forms.items()}
+    what = f"mean of {count} styles, demo {small.size} px"
+    yield Comparison("style_mean", what, interleaved(forms, config.repetitions, device), memory)
+    start = time.perf_counter()
+    peak = peak_memory(lambda: chunked(large), device)
+    seconds = {"in chunks": time.perf_counter() - start}
+    yield Comparison("style_mean", f"the same, published {large.size} px", seconds, {"in chunks": peak}, "once")
+
+
+def convolutions(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
+    """The two forms of the modulated convolution in a frozen generator, forward and backward to the codes."""
+    small, large = load_generator().to(device), large_generator(config, device)
+    for generator, batch in ((small, config.batch_size), (large, config.large.batch_size)):
+        forms = {
+            "shared": inversion_step(deepcopy(generator).use(ops.shared), batch),
+            "per sample": inversion_step(deepcopy(generator).use(ops.per_sample), batch),
+        }
+        what = f"convolutions, {generator.size} px, batch {batch}"
+        yield Comparison("convolutions", what, interleaved(forms, config.repetitions, device))
+
+
+def layout(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
+    """Memory layouts of the demo generator's weights and features, forward and backward to the codes."""
+    plain = load_generator().to(device)
+    turned = deepcopy(plain).to(memory_format=torch.channels_last)
+    forms = {
+        "contiguous": inversion_step(plain, config.batch_size),
+        "channels last": inversion_step(turned, config.batch_size),
+    }
+    what = f"layout, {plain.size} px, batch {config.batch_size}"
+    yield Comparison("layout", what, interleaved(forms, config.repetitions, device))
+
+
+def precision(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
+    """A whole training step of the demo's encoder, with every term of the loss, in full and in half precision."""
+    batch = config.batch_size
+    settings = composed("train", ["domain=demo", f"batch_size={batch}"])
+    parts = Parts(settings, device)
+    module = training_module(settings, parts)
+    optimizer = module.configure_optimizers()
+    images: Tensor = instantiate(settings.data.train).read(range(batch)).to(device)
+
+    def step(half: bool) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            fit = module.fit(images, stage=parts.generator.n_latent - 1, noise="random")
+            loss = torch.stack(list(module.objective(fit).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    forms: dict[str, Work] = {"fp32": lambda: step(False), "bf16": lambda: step(True)}
+    seconds = interleaved(forms, config.repetitions, device)
+    speed = f"{batch / seconds['fp32']:.0f} images/s in fp32"
+    yield Comparison("precision", f"training step, demo encoder, batch {batch}", seconds, note=speed)
+
+
+def compilation(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
+    """torch.compile of the demo generator, forward and backward to the codes."""
+    generator = load_generator().to(device)
+    what = f"torch.compile, {generator.size} px, batch {config.batch_size}"
+    if device.type == "cpu" and not has_compiler():
+        yield Comparison("compile", what, {}, note="skipped: no C++ compiler (g++ or clang++) is installed")
+        return
+    compiled = inversion_step(torch.compile(deepcopy(generator)), config.batch_size, generator)
+    start = time.perf_counter()
+    try:
+        compiled()
+        synchronize(device)
+    except Exception as error:  # compilers fail in ways of their own; the rest of the benchmark does not need them
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        yield Comparison("compile", what, {}, note=f"skipped: torch.compile failed ({reason[:100]})")
+        return
+    first = time.perf_counter() - start
+    forms: dict[str, Work] = {"as written": inversion_step(generator, config.batch_size), "compiled": compiled}
+    seconds = interleaved(forms, config.repetitions, device)
+    yield Comparison("compile", what, seconds, note=f"first call, which compiles: {first:.0f} s")
+
+
+PARTS: dict[str, Callable[[DictConfig, torch.device], Iterator[Comparison]]] = {
+    "style_mean": style_mean,
+    "convolutions": convolutions,
+    "layout": layout,
+    "precision": precision,
+    "compile": compilation,
+}
+
+
+# ---- what is timed, and how
+
+
+def large_generator(config: DictConfig, device: torch.device) -> Generator:
+    """A frozen generator of the published widths with random weights."""
+    return freeze(Generator(config.large.size)).to(device)
+
+
+def inversion_step(draw: Callable[[Tensor], Tensor], batch: int, generator: Generator | None = None) -> Work:
+    """Drawing a batch of W+ codes and taking the gradient back to them, as every inversion does.
+
+    Args:
+        draw: codes → images; the generator itself or what was made of it.
+        batch: codes at once.
+        generator: the generator behind `draw`, if that is not it.
+    """
+    generator = draw if isinstance(draw, Generator) else generator
+    assert generator is not None
+    rng = torch.Generator().manual_seed(0)
+    w = generator.sample_w(batch, rng).detach()
+    codes = w[:, None].repeat(1, generator.n_latent, 1).requires_grad_()
+
+    def step() -> None:
+        codes.grad = None
+        draw(codes).square().mean().backward()
+
+    return step
+
+
+def interleaved(forms: Mapping[str, Work], repetitions: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of every form. They take turns, so that a slow moment of the machine meets them all."""
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    for work in forms.values():
+        work()  # memory is allocated and kernels are chosen
+    for _ in range(repetitions):
+        for name, work in forms.items():
+            synchronize(device)
+            start = time.perf_counter()
+            work()
+            synchronize(device)
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_memory(work: Work, device: torch.device) -> float:
+    """Most memory in MB (10^6 bytes) that `work` holds at once beyond what was held before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    process = psutil.Process()
+    before = peak = process.memory_info().rss
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return (peak - before) / 1e6
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU, which works on while Python goes ahead."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile can find a C++ compiler for this processor."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl") if name)
+
+
+# ---- what is printed
+
+
+def heading(machine: Mapping[str, Any]) -> str:
+    """The machine and the versions, and the titles of the columns."""
+    versions = machine["versions"]
+    commit = machine["commit"] or ""
+    source = f", commit {commit[:7]}{'+' if commit.endswith('+') else ''}" if commit else ""
+    return (
+        f"{machine['device']}, {machine['threads']} threads; {machine['platform']}\n"
+        f"lsap {versions['lsap']}{source}, torch {versions['torch']}, Python {versions['python']}\n"
+        "about 3 minutes on two free cores\n\n"
+        f"{'':42}{'lsap uses':>22}{'instead':>24}{'ratio':>8}"
+    )
+
+
+def line(row: Comparison) -> str:
+    """One row of the table, and its memory and note below it."""
+    cells = [f"{name} {duration(seconds)}" for name, seconds in row.seconds.items()] + ["", ""]
+    text = f"{row.what:42}{cells[0]:>22}{cells[1]:>24}" + (f"{row.ratio:8.2f}" if row.ratio is not None else "")
+    memory = ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in row.memory_mb.items())
+    details = [detail for detail in (f"memory beyond the start: {memory}" if memory else "", row.note) if detail]
+    return "\n".join([text.rstrip(), *(f"    {detail}" for detail in details)])
+
+
+def duration(seconds: float) -> str:
+    """Three digits, in the unit that suits."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"
+
+
+main = command("bench")(bench)
+
+if __name__ == "__main__":
+    main()

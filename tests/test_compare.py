@@ -1,0 +1,75 @@
+"""The comparison of `make demo`, end to end on a tiny budget: pages, numbers and pictures that belong together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lsap import compare as verb
+from lsap.cli import composed
+from lsap.compare import compare
+from lsap.errors import BadValue
+
+TINY = [
+    "max_steps=3",
+    "batch_size=2",
+    "data.train.count=40",
+    "data.val_images=4",
+    "data.tests.rich.count=9",
+    "data.tests.plain.count=5",
+    "space.samples=512",
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verb, "SAMPLES", 256)
+        patch.setenv("LSAP_CACHE", str(folder / "cache"))
+        return compare(composed("compare", [f"outputs={folder}", *TINY]))
+
+
+def test_summary_has_the_four_rows_and_the_seconds(page: Path) -> None:
+    summary = json.loads((page.parent / "summary.json").read_text())
+    rows = {row["name"]: row for row in summary["rows"]}
+    assert list(rows) == ["mean_latent", "synthetic", "lambda_0", "lambda_0.5"]
+    for name in ("mean_latent", "lambda_0", "lambda_0.5"):
+        assert all(isinstance(rows[name][key], float) for key in ("mse", "lpips", "identity", "nscd"))
+    assert rows["synthetic"]["mse"] is None
+    assert rows["synthetic"]["nscd"] > 0
+    assert summary["split"] == "rich"
+    assert summary["seconds"] > 0
+
+
+def test_both_encoders_saw_the_same_images_and_start(page: Path) -> None:
+    runs = sorted((page.parent / "lsap_e").iterdir())
+    assert len(runs) == 2
+    metrics = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    assert metrics[0]["splits"]["rich"]["mean_latent"] == metrics[1]["splits"]["rich"]["mean_latent"]
+    assert metrics[0]["splits"]["plain"]["mean_latent"]["n"] == 5
+
+
+def test_edits_have_the_effect_that_was_asked_for(page: Path) -> None:
+    edits = json.loads((page.parent / "summary.json").read_text())["edits"]
+    for row in ("lambda_0", "lambda_0.5"):
+        assert set(edits[row]) == {"pose", "smile"}
+        for edit in edits[row].values():
+            assert edit["effect"] == pytest.approx(1.0, rel=0.03)
+            assert edit["leakage"] > 0
+
+
+def test_the_page_shows_the_pictures_and_names_its_control(page: Path) -> None:
+    text = page.read_text()
+    assert "Control: the plain split" in text
+    assert text.count("data:image/png") >= 8 * 7  # input, two inversions, four edits of eight people
+    assert (page.parent / "comparison.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("lambdas", ["[0.5]", "[0.5,0.5]", "[-1,0]", "[a,b]", "null"])
+def test_lambdas_that_cannot_be_compared_are_refused(lambdas: str, tmp_path: Path) -> None:
+    with pytest.raises(BadValue, match="at least two different numbers from 0 upwards"):
+        compare(composed("compare", [f"outputs={tmp_path}", f"lambdas={lambdas}"]))
+    assert list(tmp_path.iterdir()) == []

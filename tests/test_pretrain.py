@@ -1,0 +1,114 @@
+"""Making the demo's own weights: the real command on a small budget, resumed exactly, and what is shipped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lsap.cli import composed
+from lsap.demo import Portraits, factors, portraits
+from lsap.demo.judges import ArcFaceHead
+from lsap.demo.weights import FOLDER, load_generator, load_identity, load_reader, load_trunk
+from lsap.formats import read_state
+from lsap.pretrain import pretrain
+
+
+def settings(folder: Path, target: str, steps: int, *more: str) -> list[str]:
+    return [
+        f"target={target}",
+        f"outputs={folder}",
+        f"target.module.max_steps={steps}",
+        "target.module.batch_size=4",
+        *more,
+    ]
+
+
+@pytest.mark.parametrize("target", ["trunk", "identity", "generator"])
+def test_the_command_writes_weights_and_their_card(target: str, tmp_path: Path) -> None:
+    more = ["target.module.compiled=false"] if target == "generator" else []
+    path = pretrain(composed("pretrain", settings(tmp_path, target, 2, *more)))
+    card = json.loads((tmp_path / f"{target}.card.json").read_text())
+    assert path == tmp_path / f"{target}.safetensors"
+    assert card["steps"] == 2
+    assert f"target={target}" in card["made by"]
+    assert all(isinstance(v, float) for v in card["quality"].values())
+    assert read_state(path).keys()
+
+
+def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lsap.demo.pretraining import TrunkPretraining
+
+    whole = pretrain(composed("pretrain", settings(tmp_path / "whole", "trunk", 6, "save_every=3")))
+    step = TrunkPretraining.training_step
+
+    def killed(self: TrunkPretraining, number: int, index: int) -> torch.Tensor:
+        if number == 4:
+            raise KeyError("killed")
+        return step(self, number, index)
+
+    broken = composed("pretrain", settings(tmp_path / "broken", "trunk", 6, "save_every=3"))
+    monkeypatch.setattr(TrunkPretraining, "training_step", killed)
+    with pytest.raises(KeyError):
+        pretrain(broken)
+    monkeypatch.undo()
+    resumed = pretrain(broken)
+    first, second = read_state(whole), read_state(resumed)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_arcface_asks_for_the_margin() -> None:
+    head = ArcFaceHead(4, people=3, margin=0.3, scale=10.0)
+    head.centres.data = torch.eye(3, 4)
+    own = torch.eye(3, 4)
+    with_margin = head(own, torch.arange(3))
+    head.margin = 0.0
+    assert with_margin > head(own, torch.arange(3))
+    assert head(own, torch.tensor([1, 2, 0])) > 5  # the wrong person costs about the scale
+
+
+def test_shipped_files_are_small_and_carry_their_cards() -> None:
+    sizes = [path.stat().st_size for path in FOLDER.glob("*.safetensors")]
+    assert len(sizes) == 3
+    assert sum(sizes) < 8e6
+    for name in ("generator", "trunk", "identity"):
+        card = json.loads((FOLDER / f"{name}.card.json").read_text())
+        assert card["made by"].startswith("python -m lsap.pretrain")
+        assert card["steps"] > 500
+        assert card["quality"]
+
+
+def test_shipped_generator_draws_the_portraits_of_its_factors() -> None:
+    generator = load_generator()
+    z = torch.randn(32, generator.style_dim, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        output = generator(generator.mapping(z))
+    target = portraits.render(factors.from_z(z))
+    blind = target.mean(0, keepdim=True)
+    assert (output - target).square().mean() < 0.12 * (target - blind).square().mean()
+
+
+def test_shipped_trunk_reads_pose_and_smile_of_people_it_never_saw() -> None:
+    source = Portraits("rich", "unseen by anybody", 128)
+    truth = source.factors(range(128))
+    with torch.no_grad():
+        read = load_trunk()(source.read(range(128)))
+        named = load_reader()(source.read(range(4)))
+    for name in ("yaw", "smile"):
+        column = factors.index(name)
+        assert torch.corrcoef(torch.stack([truth[:, column], read[:, column]]))[0, 1] > 0.9
+    torch.testing.assert_close(named, read[:4] / factors.STANDARD_DEVIATION)
+
+
+def test_shipped_identity_network_tells_people_apart_across_poses() -> None:
+    people = 100
+    embeddings = []
+    for picture in (0, 1):
+        truth = factors.draw_person(7, "unseen people", range(people), [picture] * people)
+        embeddings.append(load_identity().embed(portraits.render(truth)))
+    same = (embeddings[0] * embeddings[1]).sum(1)
+    other = (embeddings[0] * embeddings[1].roll(1, 0)).sum(1)
+    assert (same > other).float().mean() > 0.93
