@@ -45,6 +45,11 @@ def check(config: DictConfig) -> None:
             raise BadValue(f"{name}={value}: {name} is a number from 0 upwards")
     if config.lr == 0:
         raise BadValue("lr=0: nothing would be learned; lr is a number above 0")
+    if config.batch_size % (processes := process_count(config.trainer)):
+        raise BadValue(
+            f"batch_size={config.batch_size} cannot be shared equally by {processes} processes; it counts the images "
+            f"of all of them together: take a multiple of {processes}"
+        )
     missing = [need for need in config.domain.needs if needed(config, need.key) and not present(config, need.key)]
     if missing:
         lines = [f"{need.key}={OmegaConf.select(config, need.key)} ({need.what}; {need.source})" for need in missing]
@@ -152,7 +157,10 @@ class Parts:
         data = self.config.data
         tests = {str(name): instantiate(node) for name, node in data.tests.items()}
         if data.get("test_root") is not None:
-            tests["test"] = ImageFolder(data.test_root, tuple(self.config.image_size), data.strict)
+            try:
+                tests["test"] = ImageFolder(data.test_root, tuple(self.config.image_size), data.strict)
+            except (BadValue, MissingFile) as error:  # the folder is known there by the setting of the training images
+                raise type(error)(str(error).replace("data.root", "data.test_root")) from error
         return ImageDataModule(
             instantiate(data.train, _convert_="all"), tests, batch_size=self.config.batch_size, seed=self.config.seed,
             val_images=data.val_images, num_workers=data.num_workers, eval_batch_size=data.get("eval_batch_size"),

@@ -148,11 +148,7 @@ def _edited(
         edits[name] = {}
         for edit, direction in directions.items():
             assert reader is not None
-            try:
-                found = match(codes, direction, wanted[edit], config.effect, render, reader)
-            except BadValue as error:  # an encoder may be too poor to be edited; the page is worth having all the same
-                print(f"{_title(name)}, {edit}: {error}")
-                continue
+            found = match(codes, direction, wanted[edit], config.effect, render, reader)
             edits[name][edit] = found
             moved = apply(codes[:SHOWN], direction, found.strength)
             columns.append(Column(edit, render(moved), _title(name)))
@@ -180,6 +176,7 @@ def _edit_sections(edits: dict[str, dict[str, MatchedEdit]]) -> list[Section]:
     measures: list[Measure] = []
     for name in dict.fromkeys(name for found in edits.values() for name in found):
         measures.append(Measure(f"{name}/strength", f"{name}: strength", "σ of W", "lower"))
+        measures.append(Measure(f"{name}/effect", f"{name}: effect", "σ of the factor"))
         measures.append(Measure(f"{name}/leakage", f"{name}: leakage", "σ of factors", "lower"))
     if not measures:
         return []
@@ -189,8 +186,9 @@ def _edit_sections(edits: dict[str, dict[str, MatchedEdit]]) -> list[Section]:
     ]
     text = (
         "Every edit is made so strong that its attribute changes by the same amount on average, as the factor "
-        "regressor reads it. Strength is how far the codes had to move for that; leakage is how much all other factors "
-        "changed meanwhile, the regressor's own error included."
+        "regressor reads it; where that is out of reach, the effect says how far the edit got. Strength is how far "
+        "the codes had to move; leakage is how much all other factors changed meanwhile, the regressor's own error "
+        "included."
     )
     caption = "Edits of equal effect on held-out images."
     return [Section("Edits in numbers", [Table(measures, entries, caption, "Codes"), Text(text)])]

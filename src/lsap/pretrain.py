@@ -19,8 +19,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from lsap.cli import command
 from lsap.demo.pretraining import GeneratorPretraining, Pretraining
 from lsap.demo.weights import save
+from lsap.errors import BadValue
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.pictures import sheet
+from lsap.formats import read_state
 from lsap.runs import AtomicCheckpoints, MetricsFile, ReadableProgress, quiet_lightning
 
 
@@ -41,6 +43,7 @@ def pretrain(config: DictConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     module: Pretraining = instantiate(config.target.module, seed=config.seed, _convert_="all")
+    earlier = _go_on_from(config.start_from, module)
     module.to(memory_format=torch.channels_last)
     checkpoint = folder / "last.ckpt"
     interval = ModelCheckpoint(
@@ -65,9 +68,26 @@ def pretrain(config: DictConfig) -> Path:
         "images seen": trainer.global_step * module.batch_size,
         "seconds of the last sitting": round(time.perf_counter() - started),
         "quality": module.quality(),
-    }
+    } | ({"earlier": earlier} if earlier else {})
     print(json.dumps(card["quality"], indent=2))
     return save(config.target.name, module.product, card, Path(config.save_to or folder))
+
+
+def _go_on_from(path: str | None, module: Pretraining) -> dict[str, Any] | None:
+    """Start the network from finished weights; returns the card of their making.
+
+    Raises:
+        MissingFile, BadValue: no such file, or weights of another network.
+    """
+    if path is None:
+        return None
+    state = read_state(path)
+    wanted = module.product.state_dict()
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise BadValue(f"start_from={path}: these are not the weights of this target's network; name its safetensors")
+    module.product.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()})
+    card: dict[str, Any] = json.loads(Path(path).with_suffix("").with_suffix(".card.json").read_text(encoding="utf-8"))
+    return card
 
 
 main = command("pretrain")(pretrain)

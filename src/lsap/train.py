@@ -32,6 +32,7 @@ from lsap.evaluation.fidelity import Row, evaluate, evaluate_mean_latent, labels
 from lsap.evaluation.pictures import reconstruction_grid
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.report import training_report
+from lsap.features import load_weights
 from lsap.formats import file_digest, fingerprint, read_state, write_state
 from lsap.runs import (
     AtomicCheckpoints,
@@ -105,7 +106,10 @@ def training_module(config: DictConfig, parts: Parts) -> EncoderTraining:
     """The LightningModule that the embedding's YAML names, with its parts."""
     encoder = parts.encoder()
     if config.init is not None:
-        encoder.load_state_dict(read_state(config.init))
+        try:
+            load_weights(encoder, read_state(config.init), "this encoder (encoder.safetensors of a run)")
+        except BadValue as error:
+            raise BadValue(f"init={config.init}: {error}") from error
     module: EncoderTraining = instantiate(
         {"_target_": config.embedding._target_}, encoder, parts.generator, parts.view, parts.objective(), parts.space,
         parts.stages(), optimizer=parts.optimizer(), seed=config.seed, _recursive_=False,

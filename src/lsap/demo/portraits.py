@@ -51,7 +51,7 @@ def salience(factors: Tensor, size: int = SIZE) -> Tensor:
     for side in (-1, 1):
         x, y, scale, _ = head.place(side * head.eye_x, head.eye_y)
         eye = smoothstep(-0.06, 0.06, canvas.ellipse(x, y - 0.04, 0.15 * scale + 0.02, one * 0.14))
-        mask = torch.maximum(mask, 0.6 * eye)
+        mask = torch.maximum(mask, 0.4 * eye)
     return mask[:, None]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lsap.editing.directions import Direction, apply, data_direction, matched_strength
+from lsap.errors import BadValue
 
 
 class Reader(Protocol):
@@ -26,6 +27,9 @@ class Reader(Protocol):
 Renderer = Callable[[Tensor], Tensor]
 
 
+LIMIT = 3.0  # standard deviations of the samples; further out codes are hardly the generator's own any more
+
+
 @dataclass(frozen=True)
 class MatchedEdit:
     """One direction applied so strongly that its attribute changes by a wanted amount, on average over images.
@@ -33,7 +37,8 @@ class MatchedEdit:
     Attributes:
         direction: what was applied.
         strength: how far, in standard deviations of the samples along it.
-        effect: mean change of the attribute, in its standard deviations.
+        effect: mean change of the attribute, in its standard deviations; short of the wanted one where that is out of
+            reach.
         leakage: mean absolute change of all other attributes, in theirs.
     """
 
@@ -67,8 +72,7 @@ def match(
 ) -> MatchedEdit:
     """Find the strength at which an edit of these codes [N, L, C] has the wanted mean effect, and measure its leakage.
 
-    Raises:
-        BadValue: the effect is out of reach.
+    Where the effect is out of reach, the edit is made at the strength `LIMIT`, and its `effect` says how far it got.
     """
 
     def attributes(moved: Tensor) -> Tensor:
@@ -79,7 +83,10 @@ def match(
     def effect(strength: float) -> float:
         return (attributes(apply(codes, direction, strength)) - before)[:, column].mean().item()
 
-    strength = matched_strength(effect, target, tolerance=0.02)
+    try:
+        strength = matched_strength(effect, target, limit=LIMIT, tolerance=0.02)
+    except BadValue:
+        strength = LIMIT if target > 0 else -LIMIT
     change = attributes(apply(codes, direction, strength)) - before
     others = torch.arange(change.shape[1], device=change.device) != column
     return MatchedEdit(direction, strength, change[:, column].mean().item(), change[:, others].abs().mean().item())

@@ -74,4 +74,4 @@ class LastCheckpoint(Checkpoint):
         """Write the file; all processes take part."""
         self.curves.flush()
         self.saved = trainer.global_step
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)  # the optimiser's state too

@@ -27,9 +27,8 @@ def wandb_logger(
     """A logger of one run; a resumed run goes on under the id that its folder keeps."""
     mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     if mode == "offline":
-        print(
-            f"wandb: nobody is logged in, so the run is kept offline; later: wandb sync {folder / 'wandb'}/offline-run-*"
-        )
+        kept = folder / "wandb" / "offline-run-*"
+        print(f"wandb: nobody is logged in, so the run is kept offline; later: wandb sync {kept}")
     return WandbLogger(
         project=project, entity=entity, group=group, tags=tags, name=name, id=run_id, save_dir=str(folder),
         resume="allow", mode=mode, offline=mode == "offline",

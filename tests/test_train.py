@@ -1,0 +1,569 @@
+"""Training end to end, through the real entry point, on a generator so small that a run takes about a second."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from conftest import Command
+from lsap.assembly import Parts
+from lsap.cli import composed
+from lsap.embedding import EncoderTraining
+from lsap.errors import BadValue, StoppedRun
+from lsap.formats import read_card, read_state
+from lsap.objective import L2, Fit
+from lsap.runs import AtomicCheckpoints
+from lsap.train import Trained, train
+
+Start = Callable[..., Trained]
+ON_ONE_CPU = ["trainer.accelerator=cpu", "trainer.devices=1"]
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory, photographs: Callable[..., Path]) -> Path:
+    """A folder of twelve photographs."""
+    return photographs(tmp_path_factory.mktemp("photos"), 12)
+
+
+@pytest.fixture(scope="session")
+def own(generator_file: Path, images: Path) -> list[str]:
+    """A domain of one's own: two overrides, generator and folder; the others only make it small."""
+    return [
+        "domain=church", f"generator.checkpoint={generator_file}", f"data.root={images}",
+        "generator.size=32", "view.size=32", "image_size=[32,32]",
+        "encoder._target_=lsap.embedding.SmallPyramidEncoder", "backbone.checkpoint=random", "lambda_lpips=0", "lambda_id=0", "space.samples=64", "data.num_workers=0",
+        "data.val_images=3", "max_steps=8", "batch_size=2", "stages.start=0.25", "stages.every=0.125",
+        "trainer.val_check_interval=0.25", "trainer.save_every=0.375", *ON_ONE_CPU,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def start(own: list[str], tmp_path: Path) -> Start:
+    """`start("max_steps=4")` trains the tiny domain with overrides; `to=` is the folder of all runs."""
+
+    def run(*overrides: str, to: Path = tmp_path / "outputs") -> Trained:
+        return train(composed("train", [*own, f"outputs={to}", *overrides]))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(own: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trained]:
+    """The same training, run to its end without a break; each set of overrides once."""
+    done: dict[Sequence[str], Trained] = {}
+
+    def run(*overrides: str) -> Trained:
+        if overrides not in done:
+            outputs = tmp_path_factory.mktemp("unbroken")
+            done[overrides] = train(composed("train", [*own, f"outputs={outputs}", *overrides]))
+        return done[overrides]
+
+    return run
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv, line by line."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """run.json."""
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return found
+
+
+def only_run(outputs: Path) -> Path:
+    """The one run folder below a folder of runs."""
+    (found,) = outputs.glob("*/*/*/run.json")
+    return found.parent
+
+
+def files(folder: Path) -> set[str]:
+    """Names of everything in a run folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same_outcome(folder: Path, other: Path) -> None:
+    """Weights, numbers and curves of two runs are equal, bit for bit."""
+    ours, theirs = (read_state(f / "encoder.safetensors") for f in (folder, other))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (folder / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    first, second = (json.loads((f / "metrics.json").read_text()) for f in (folder, other))
+    assert first["splits"] == second["splits"]
+
+
+WHOLE = {
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+    "config.yaml",
+    "encoder.safetensors",
+    "metrics.csv",
+    "metrics.json",
+    "reconstructions.png",
+    "report.html",
+    "run.json",
+}
+
+
+# ---- what a run leaves
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A few steps of the demo domain, with its judges and both of its test splits."""
+    overrides = ["data.train.count=40", "data.val_images=4", "data.tests.rich.count=5", "data.tests.plain.count=3"]
+    outputs = tmp_path_factory.mktemp("demo")
+    more = ["max_steps=3", "batch_size=2", "space.samples=256", f"outputs={outputs}", *ON_ONE_CPU]
+    return train(composed("train", [*overrides, *more]))
+
+
+def test_a_run_leaves_everything_in_its_folder(demo: Trained) -> None:
+    assert demo.folder.parent.name == "lsap_e"
+    assert demo.folder.parent.parent.name == "demo"
+    assert files(demo.folder) == WHOLE
+    assert record(demo.folder) | {"settings": None} == {
+        "settings": None,
+        "status": "finished",
+        "step": 3,
+        "error": None,
+        "notes": {},
+    }
+    config = OmegaConf.load(demo.folder / "config.yaml")
+    assert (config.max_steps, config.optimizer.lr, config.domain.name) == (3, 1e-3, "demo")
+    assert read_card(demo.folder / "encoder.safetensors")["domain"] == "demo"
+
+
+def test_every_split_is_measured_beside_mean_and_samples(demo: Trained) -> None:
+    metrics = json.loads((demo.folder / "metrics.json").read_text())
+    assert metrics["splits"] == demo.splits
+    assert {split: found["lambda_0.5"]["n"] for split, found in demo.splits.items()} == {"rich": 5, "plain": 3}
+    for found in demo.splits.values():
+        assert list(found) == ["mean_latent", "synthetic", "lambda_0.5"]
+        for name in ("mse", "lpips", "identity"):
+            assert found["synthetic"][name] is None
+            assert found["mean_latent"][name] > 0
+        assert found["synthetic"]["nscd"] > found["mean_latent"]["nscd"] >= 0
+        assert found["mean_latent"]["diversity"] == pytest.approx(0, abs=1e-6)
+    assert "demo trunk" in metrics["labels"]["lpips"]
+    assert metrics["images_per_second"] > 0
+    assert metrics["peak_memory_mb"]["process"] > 100
+    assert metrics["skipped_images"] == {}
+    assert {"torch", "lightning", "lsap"} <= metrics["versions"].keys()
+
+
+def test_the_curves_hold_every_term_of_every_step(demo: Trained) -> None:
+    found = rows(demo.folder)
+    assert [row["step"] for row in found] == ["0", "1", "2"]
+    for row in found:
+        terms = [float(row[f"train/{name}"]) for name in ("l2", "lpips", "id", "delta", "nscd")]
+        assert float(row["train/loss"]) == pytest.approx(sum(terms), rel=1e-5)
+        image = [float(row[f"val/{name}"]) for name in ("l2", "lpips", "id")]
+        assert float(row["val/image_loss"]) == pytest.approx(sum(image), rel=1e-5)
+
+
+def test_the_page_stands_alone(demo: Trained) -> None:
+    page = (demo.folder / "report.html").read_text()
+    assert "<img" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
+
+
+def test_the_encoder_of_the_folder_gives_the_numbers_of_the_folder(demo: Trained) -> None:
+    config = OmegaConf.load(demo.folder / "config.yaml")
+    assert isinstance(config, type(OmegaConf.create({})))
+    parts = Parts(config, torch.device("cpu"))
+    encoder = parts.encoder()
+    encoder.load_state_dict(read_state(demo.folder / "encoder.safetensors"))
+    pictures = parts.data().tests["plain"].read(range(3))
+    with torch.no_grad():
+        output = parts.view(parts.generator(encoder.eval()(pictures)))
+    assert (output - pictures).square().mean().item() == pytest.approx(
+        demo.splits["plain"]["lambda_0.5"]["mse"], rel=1e-4
+    )
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(
+    start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start("max_steps=2")
+    before = {name: (first.folder / name).read_bytes() for name in files(first.folder)}
+    capsys.readouterr()
+    monkeypatch.setattr(EncoderTraining, "training_step", lambda *_: pytest.fail("it trains again"))
+    again = start("max_steps=2", "logger=wandb", "data.num_workers=1", "trainer.precision=16-true")  # no other run
+    assert again == first
+    assert "finished before: " in capsys.readouterr().out
+    assert {name: (first.folder / name).read_bytes() for name in files(first.folder)} == before
+
+
+def test_other_settings_weights_or_images_are_another_run(
+    start: Start, own: list[str], photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    folders = [start("max_steps=1", *more).folder for more in ([], ["lambda_nscd=0"], ["seed=1"])]
+    more_images = photographs(tmp_path / "more", 13)
+    folders.append(start("max_steps=1", f"data.root={more_images}").folder)
+    folders.append(start("max_steps=1", f"init={folders[0] / 'encoder.safetensors'}").folder)
+    assert len(set(folders)) == 5
+
+
+def test_a_weight_of_zero_builds_no_term_and_loads_no_judge(start: Start, tmp_path: Path) -> None:
+    missing = [f"{name}.checkpoint={tmp_path}/none.pth" for name in ("perceptual", "similarity")]
+    found = start("max_steps=1", "lambda_nscd=0", "lambda_delta=0", *missing)
+    row = found.splits["validation"]["lambda_0"]
+    assert (row["lpips"], row["identity"]) == (None, None)
+    assert row["nscd"] > 0, "what is not trained for is still measured"
+    assert {name for name in rows(found.folder)[0] if name.startswith("train/")} == {
+        "train/l2",
+        "train/loss",
+        "train/stage",
+    }
+
+
+def test_weights_of_the_objective_follow_the_lambdas(own: list[str]) -> None:
+    config = composed("train", [*own, "lambda_l2=0.5", "lambda_nscd=0"])
+    assert Parts(config, torch.device("cpu")).objective().weights == {"l2": 0.5, "delta": 2e-5}
+
+
+def test_training_lowers_the_error_of_the_mean_latent(start: Start) -> None:
+    found = start("max_steps=60", "lambda_nscd=0", "trainer.val_check_interval=0.5", "lr=0.003")
+    table = found.splits["validation"]
+    assert table["lambda_0"]["mse"] < 0.98 * table["mean_latent"]["mse"]
+
+
+def test_without_validation_everything_is_trained_on_and_measured(start: Start) -> None:
+    found = start("max_steps=4", "data.val_images=0")
+    assert found.splits["validation"]["lambda_0.5"]["n"] == 12
+    assert files(found.folder) == WHOLE - {"checkpoints/best.ckpt"}
+
+
+def test_a_folder_of_test_images_is_what_is_measured(
+    start: Start, photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = start("max_steps=1", f"data.test_root={photographs(tmp_path / 'test', 5)}")
+    assert {name: table["lambda_0.5"]["n"] for name, table in found.splits.items()} == {"test": 5}
+
+
+def test_a_run_can_start_from_another_encoder(start: Start) -> None:
+    first = start("max_steps=2")
+    second = start("max_steps=1", "lr=1e-12", f"init={first.folder / 'encoder.safetensors'}")
+    ours, theirs = (read_state(found.folder / "encoder.safetensors") for found in (first, second))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+
+
+# ---- killed and started again
+
+ACCUMULATED = ["trainer.accumulate_grad_batches=2"]
+NO_VALIDATION = ["data.val_images=0"]
+
+
+def after(calls: int, function: Callable[..., Any], *, then: Callable[[], object]) -> Callable[..., Any]:
+    """`function`, which on its `calls`-th call does something else first."""
+    made = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == calls:
+            then()
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def killed_at(start: Callable[[], object], owner: object, name: str, calls: int) -> None:
+    """Run `start` in a process that is killed (SIGKILL: nothing is tidied up) before the n-th call of a function."""
+    child = os.fork()
+    if child == 0:
+        try:
+            kill = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+            setattr(owner, name, after(calls, getattr(owner, name), then=kill))
+            start()
+        finally:
+            os._exit(0)  # neither pytest's reports nor its fixtures belong to this process
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"{name} was called fewer than {calls} times"
+
+
+# (what is called for the n-th time when the process dies); 8 steps, validated after 2 4 6 8, saved after 2 3 4 6 8
+KILLS: list[tuple[object, str, int]] = [
+    (EncoderTraining, "training_step", 2),  # before anything was saved
+    (EncoderTraining, "training_step", 3),
+    (EncoderTraining, "training_step", 4),  # just after a checkpoint without validation
+    (EncoderTraining, "training_step", 6),
+    (EncoderTraining, "validation_step", 3),  # in the second validation: batches of 2 and 1
+    (EncoderTraining, "validation_step", 6),
+    (AtomicCheckpoints, "save_checkpoint", 2),  # the best one is written, the last one not
+    (AtomicCheckpoints, "save_checkpoint", 5),
+]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has used CUDA cannot be forked")
+@pytest.mark.parametrize(("owner", "name", "calls"), KILLS, ids=[f"{name}-{calls}" for _, name, calls in KILLS])
+def test_a_killed_run_ends_as_one_never_killed(
+    start: Start, unbroken: Start, tmp_path: Path, owner: object, name: str, calls: int
+) -> None:
+    killed_at(start, owner, name, calls)
+    outputs = tmp_path / "outputs"
+    assert record(only_run(outputs))["status"] == "running"
+    assert_same_outcome(start().folder, unbroken().folder)
+    assert files(only_run(outputs)) == WHOLE, "pieces of files are left"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has used CUDA cannot be forked")
+@pytest.mark.parametrize("more", [ACCUMULATED, NO_VALIDATION], ids=["accumulated", "no validation"])
+def test_killed_twice_it_still_ends_the_same(start: Start, unbroken: Start, more: list[str]) -> None:
+    killed_at(lambda: start(*more), EncoderTraining, "training_step", 10 if more == ACCUMULATED else 5)
+    killed_at(lambda: start(*more), EncoderTraining, "training_step", 2)  # with half of the gradients, if accumulated
+    assert_same_outcome(start(*more).folder, unbroken(*more).folder)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has used CUDA cannot be forked")
+def test_killed_while_it_measures_it_does_not_train_again(start: Start, unbroken: Start) -> None:
+    import lsap.train as verb
+
+    killed_at(start, verb, "evaluate_mean_latent", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EncoderTraining, "training_step", lambda *_: pytest.fail("it trains again"))
+        found = start()
+    assert_same_outcome(found.folder, unbroken().folder)
+    assert json.loads((found.folder / "metrics.json").read_text())["images_per_second"] is None
+
+
+def test_an_error_in_the_middle_is_recorded_and_the_run_goes_on_from_there(
+    start: Start, unbroken: Start, tmp_path: Path
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EncoderTraining, "training_step", after(6, EncoderTraining.training_step, then=fail))
+        with pytest.raises(ZeroDivisionError):
+            start()
+    folder = only_run(tmp_path / "outputs")
+    assert (record(folder)["status"], record(folder)["step"]) == ("failed", 4)
+    assert record(folder)["error"] == "ZeroDivisionError: a bug"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            EncoderTraining,
+            "training_step",
+            after(5, EncoderTraining.training_step, then=lambda: pytest.fail("too much")),
+        )
+        again = start()  # four of eight steps are left
+    assert_same_outcome(again.folder, unbroken().folder)
+
+
+def test_ctrl_c_is_no_error_and_says_how_to_go_on(
+    command: Command, own: list[str], unbroken: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(EncoderTraining, "training_step", after(6, EncoderTraining.training_step, then=interrupt))
+            outcome = command("train", *own)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert outcome.code == 130
+    assert "stopped; start the same command again to go on" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert command("train", *own).code == 0
+    assert_same_outcome(only_run(tmp_path / "outputs"), unbroken().folder)
+
+
+# ---- what stops a run
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(
+    start: Start, unbroken: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def poisoned(self: L2, fit: Fit) -> Tensor:
+        nonlocal calls
+        calls += torch.is_grad_enabled()  # training, not validation
+        return (fit.output - fit.images).square().mean((1, 2, 3)) * (float("nan") if calls == 6 else 1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(L2, "forward", poisoned)
+        with pytest.raises(
+            StoppedRun, match=r"the loss became nan in step 5 \(term l2\); the last good checkpoint is kept"
+        ):
+            start()
+    folder = only_run(tmp_path / "outputs")
+    assert record(folder)["status"] == "failed"
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (kept["global_step"], kept["batches_seen"]) == (4, 4)
+    assert all(tensor.isfinite().all() for tensor in kept["state_dict"].values())
+    assert_same_outcome(start().folder, unbroken().folder)
+
+
+def test_weights_that_are_not_numbers_are_never_saved(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steep(self: L2, fit: Fit) -> Tensor:
+        """Finite values with a slope that is not: the weights break before the loss does."""
+        return (fit.output - fit.images).square().mean((1, 2, 3)) + 0 * (fit.w_plus - fit.w_plus.detach()).square().sum(
+            (1, 2)
+        ).sqrt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(L2, "forward", steep)
+        with pytest.raises(StoppedRun, match="not finite"):
+            start("max_steps=2", "trainer.val_check_interval=0.5")
+    assert not (only_run(tmp_path / "outputs") / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_corrupt_image_is_named_skipped_and_counted(
+    start: Start, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    folder = shutil.copytree(images, tmp_path / "photos")
+    broken = folder / "007.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with caplog.at_level(logging.WARNING):
+        found = start(f"data.root={folder}", f"data.num_workers={workers}")
+    if workers == 0:
+        (said,) = (found for r in caplog.records if "007.png" in (found := r.getMessage()))
+        assert said.startswith("007.png cannot be read")
+    metrics = json.loads((found.folder / "metrics.json").read_text())
+    assert metrics["skipped_images"] == {"train": ["007.png"]}
+
+
+def test_a_corrupt_image_stops_a_strict_run(start: Start, images: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(images, tmp_path / "photos")
+    (folder / "007.png").write_bytes(b"no picture")
+    with pytest.raises(BadValue, match=r"007\.png cannot be read .* data\.strict=false"):
+        start(f"data.root={folder}", "data.strict=true")
+    assert record(only_run(tmp_path / "outputs"))["status"] == "failed"
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(
+    start: Start, unbroken: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path.write_bytes
+    written = 0
+
+    def full(self: Path, data: bytes) -> int:
+        nonlocal written
+        written += "last" in self.name
+        if written >= 3:
+            whole(self, bytes(data)[:1000])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(StoppedRun, match=r"no room left on the disk for last\.ckpt in .* MB needed, .* free"):
+            start()
+    folder = only_run(tmp_path / "outputs")
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 3
+    assert not [name for name in files(folder) if "unfinished" in name]
+    assert_same_outcome(start().folder, unbroken().folder)
+
+
+def test_a_checkpoint_cut_short_is_named(start: Start, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EncoderTraining, "training_step", after(6, EncoderTraining.training_step, then=raise_system_exit))
+        with pytest.raises(SystemExit):
+            start()
+    last = only_run(tmp_path / "outputs") / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(BadValue, match=r"last\.ckpt"):
+        start()
+
+
+def raise_system_exit() -> None:
+    """What a scheduler's signal handler may do."""
+    raise SystemExit(1)
+
+
+# ---- sweeps
+
+
+def test_a_sweep_trains_each_of_its_members(command: Command, own: list[str], tmp_path: Path) -> None:
+    outcome = command("train", "-m", *own, "max_steps=1", "lambda_nscd=0,-1,0.5")
+    assert outcome.code == 2
+    assert outcome.out.count("done: ") == 2, "the wrong member does not keep the others from running"
+    assert "error: lambda_nscd=-1: " in outcome.err
+    assert sorted(record(p.parent)["settings"]["lambda_nscd"] for p in tmp_path.rglob("run.json")) == [0.0, 0.5]
+
+
+# ---- real processes
+
+
+def launch(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    """`python -m lsap.train …` in a folder, as a user starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lsap.train", *arguments],
+        cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], [*ACCUMULATED, "data.num_workers=2"]], ids=["plain", "accumulated, two workers"])
+def test_a_command_killed_from_outside_ends_as_one_never_killed(
+    start: Start, own: list[str], unbroken: Start, tmp_path: Path, more: list[str]
+) -> None:
+    more = [*more, "max_steps=300", "trainer.save_every=0.05"]
+    command_line = [*own, "outputs=outputs", *more]
+    victim = launch(command_line, tmp_path)
+    deadline = time.monotonic() + 300
+    while victim.poll() is None and time.monotonic() < deadline:
+        if list(tmp_path.glob("outputs/*/*/*/checkpoints/last.ckpt")):
+            break
+        time.sleep(0.02)
+    victim.kill()
+    victim.communicate()
+    assert victim.returncode == -signal.SIGKILL
+    found = record(only_run(tmp_path / "outputs"))
+    assert found["status"] == "running"
+    assert 0 < found["step"] < 300
+    again = launch(command_line, tmp_path)
+    assert again.wait(timeout=600) == 0, again.communicate()[1]
+    assert_same_outcome(only_run(tmp_path / "outputs"), unbroken(*more).folder)
+
+
+@pytest.mark.slow
+def test_two_processes_leave_one_set_of_files(
+    start: Start, own: list[str], photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    test = photographs(tmp_path / "test", 5)
+    arguments = [a for a in own if not a.startswith("trainer.devices")] + [f"data.test_root={test}", "outputs=outputs"]
+    run = launch([*arguments, "trainer.devices=2"], tmp_path)
+    out, err = run.communicate(timeout=600)
+    assert run.returncode == 0, err
+    assert out.count("done: ") == 1
+    folder = only_run(tmp_path / "outputs")
+    assert files(folder) == WHOLE
+    row = json.loads((folder / "metrics.json").read_text())["splits"]["test"]["lambda_0.5"]
+    assert row["n"] == 5, "no image is counted twice"
+    alone = start(f"data.test_root={test}", to=tmp_path / "alone").folder
+    assert [r["step"] for r in rows(folder)] == [r["step"] for r in rows(alone)]
+    # before the first step both have the same weights; noise maps are drawn per process, so losses agree roughly
+    first, second = (float(rows(f)[0]["train/delta"]) for f in (folder, alone))
+    assert first == pytest.approx(second, rel=0.5)
+    again = launch([*arguments, "trainer.devices=2"], tmp_path)
+    out, err = again.communicate(timeout=600)
+    assert again.returncode == 0, err
+    assert "finished before" in out
