@@ -85,7 +85,13 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
     monkeypatch.setenv("WANDB_SILENT", "true")
     yield
+    end_of_process()
+
+
+def end_of_process() -> None:
+    """What happens to a run of Weights & Biases when its process ends."""
     wandb.finish()
+    wandb.teardown()
 
 
 def fit(module: LightningModule, loggers: list[Logger], panels: list[Panels], folder: Path, steps: int = 2) -> Trainer:
@@ -117,13 +123,21 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def history(folder: Path) -> dict[str, list[Any]]:
-    """Everything that was logged to the offline runs below a folder, in order: name → values."""
+    """Everything that was logged to the offline runs below a folder, in order: name → values.
+
+    Complete after `end_of_process` only: when `wandb.finish` returns, a service process may still be writing.
+    """
     found: dict[str, list[Any]] = {}
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         for record in records(path):
             for item in record.history.item:
                 found.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
     return found
+
+
+def written(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 # ---- panels
@@ -193,7 +207,7 @@ def test_without_an_account_scalars_and_panels_are_kept_offline(
     )
     assert f"wandb sync {tmp_path / 'wandb'}/offline-run-*" in capsys.readouterr().out
     fit(Tiny(), [logger], [Panels(torch.zeros(2, 3, 16, 16))], tmp_path)
-    wandb.finish()
+    end_of_process()
     logged = history(tmp_path)
     assert len(logged["train/loss"]) == 2
     assert logged["val/loss"][0] > logged["val/loss"][1] > 0  # two different validations
@@ -228,34 +242,28 @@ def test_a_resumed_run_keeps_its_id_and_its_rows(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(EncoderTraining, "training_step", interrupted)
     with pytest.raises(RuntimeError, match="the machine went down"):
         train(config)
-    wandb.finish()  # as the end of its process would
+    end_of_process()
     folder = next(tmp_path.glob("demo/lsap_e/*/run.json")).parent
     first = json.loads((folder / "run.json").read_text())
     assert (first["status"], first["step"]) == ("failed", 14)
 
     monkeypatch.setattr(EncoderTraining, "training_step", step)
     train(config)
-    wandb.finish()
+    end_of_process()
     second = json.loads((folder / "run.json").read_text())
     identifier = second["notes"]["wandb_id"]
     assert (second["status"], identifier) == ("finished", first["notes"]["wandb_id"])
     runs = sorted(path.name.rsplit("-", 1)[1] for path in folder.glob("wandb/offline-run-*"))
     assert runs == [identifier, identifier]  # two sittings of one run
     logged = history(folder)
-    assert len(logged["train/nscd"]) == 2
+    assert len(logged["train/nscd"]) == 15 + 6  # step 14 came after the checkpoint and was taken again
     assert len(logged[f"{KEY}/filenames"]) == 2  # after 10 and after 20 steps
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows if row["train/l2"]] == ["9", "19"]
+    rows = written(folder / "metrics.csv")
+    assert [row["step"] for row in rows if row["train/l2"]] == [str(step) for step in range(20)]
     assert [row["step"] for row in rows if row["val/image_loss"]] == ["9", "19"]
 
 
 # ---- metrics.csv
-
-
-def written(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_metrics_file_holds_a_row_per_step_and_gaps_stay_empty(tmp_path: Path) -> None:

@@ -140,7 +140,11 @@ class Parts:
         )
         start = self.config.backbone.checkpoint
         if start != RANDOM:
-            encoder.start_backbone(read_state(start))  # type: ignore[operator]
+            try:
+                encoder.start_backbone(read_state(start))  # type: ignore[operator]
+            except BadValue as error:
+                text = str(error)
+                raise error if start in text else BadValue(f"backbone.checkpoint={start}: {text}") from error
         return encoder.to(self.device)
 
     def stages(self) -> ProgressiveStages:

@@ -33,6 +33,8 @@ from lsap.train import training_module
 
 Work = Callable[[], object]
 
+ENOUGH = 20.0  # seconds for the repetitions of one comparison
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -222,11 +224,17 @@ def inversion_step(draw: Callable[[Tensor], Tensor], batch: int, generator: Gene
 
 
 def interleaved(forms: Mapping[str, Work], repetitions: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of every form. They take turns, so that a slow moment of the machine meets them all."""
+    """Median seconds of every form. They take turns, so that a slow moment of the machine meets them all.
+
+    Slow forms are repeated less often: once `ENOUGH` seconds have passed, three rounds will do.
+    """
     times: dict[str, list[float]] = {name: [] for name in forms}
     for work in forms.values():
         work()  # memory is allocated and kernels are chosen
-    for _ in range(repetitions):
+    started = time.perf_counter()
+    for turn in range(repetitions):
+        if turn >= 3 and time.perf_counter() - started > ENOUGH:
+            break
         for name, work in forms.items():
             synchronize(device)
             start = time.perf_counter()
@@ -282,7 +290,7 @@ def heading(machine: Mapping[str, Any]) -> str:
     commit = machine["commit"] or ""
     source = f", commit {commit[:7]}{'+' if commit.endswith('+') else ''}" if commit else ""
     return (
-        f"{machine['device']}, {machine['threads']} threads; {machine['platform']}\n"
+        f"{machine['device']}, threads: {machine['threads']}; {machine['platform']}\n"
         f"lsap {versions['lsap']}{source}, torch {versions['torch']}, Python {versions['python']}\n"
         "about 3 minutes on two free cores\n\n"
         f"{'':42}{'lsap uses':>22}{'instead':>24}{'ratio':>8}"

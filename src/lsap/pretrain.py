@@ -6,11 +6,13 @@ Killed and started again, a training goes on where it was; finished, it writes `
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -62,7 +64,7 @@ def pretrain(config: DictConfig) -> Path:
         trainer.fit(module, ckpt_path=resumed, weights_only=True)
     module.eval()
     card = {
-        "made by": f"python -m lsap.pretrain target={config.target.name} seed={config.seed}",
+        "made by": _command(config),
         "settings": OmegaConf.to_container(config.target.module, resolve=True),
         "steps": trainer.global_step,
         "images seen": trainer.global_step * module.batch_size,
@@ -71,6 +73,12 @@ def pretrain(config: DictConfig) -> Path:
     } | ({"earlier": earlier} if earlier else {})
     print(json.dumps(card["quality"], indent=2))
     return save(config.target.name, module.product, card, Path(config.save_to or folder))
+
+
+def _command(config: DictConfig) -> str:
+    """What was typed, so that it can be typed again."""
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else [f"target={config.target.name}"]
+    return shlex.join(["python", "-m", "lsap.pretrain", *typed])
 
 
 def _go_on_from(path: str | None, module: Pretraining) -> dict[str, Any] | None:

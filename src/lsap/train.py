@@ -176,7 +176,9 @@ def _fit(
     curves = MetricsFile(folder.path / "metrics.csv", first_step)
     callbacks: list[Callback] = [progress, Recorder(folder), *_panels(config, data)]
     if data.val_indices:  # before `last`, which keeps what `best` knows
-        best = ModelCheckpoint(checkpoints, "best", "val/image_loss", save_top_k=1, enable_version_counter=False)
+        best = ModelCheckpoint(
+            checkpoints, "best", "val/image_loss", save_top_k=1, save_weights_only=True, enable_version_counter=False
+        )
         callbacks.append(best)
     log_every = max(1, min(10, config.max_steps // 50))
     callbacks.append(LastCheckpoint(last, save_every, validate_every if data.val_indices else None, curves, log_every))
@@ -250,7 +252,7 @@ def _measure(
     named = labels(**judges)
     write_json(
         folder / "metrics.json",
-        {"splits": splits, "labels": named, "images_per_second": round(progress.images_per_second, 1) or None,
+        {"splits": splits, "labels": named, "images_per_second": float(f"{progress.images_per_second:.3g}") or None,
          "skipped_images": data.skipped} | manifest(device),
     )  # fmt: skip
     return Trained(folder, splits, named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from lsap.errors import BadValue
 from lsap.runs.atomic import write_bytes
 from lsap.runs.curves import MetricsFile
 
@@ -27,6 +29,19 @@ class AtomicCheckpoints(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_bytes(path, buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """What was saved; raises BadValue where the file is damaged."""
+        try:
+            found: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only=weights_only)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            raise BadValue(
+                f"{path} cannot be read ({type(error).__name__}); it is damaged. Delete it to start this run from its "
+                "beginning"
+            ) from error
+        return found
 
 
 class LastCheckpoint(Checkpoint):

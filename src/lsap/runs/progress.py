@@ -81,7 +81,7 @@ class ReadableProgress(Callback):
             if name.startswith("train/") and name not in ("train/stage", "train/loss")
         ]
         stage = f"stage {int(metrics['train/stage'])}  " if "train/stage" in metrics else ""
-        return f"{self.images_per_second:.0f} images/s  {stage}{'  '.join(terms)}"
+        return f"{self.images_per_second:.3g} images/s  {stage}{'  '.join(terms)}"
 
     def on_train_end(self, *_: Any) -> None:
         self._stop()
