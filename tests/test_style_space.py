@@ -165,19 +165,25 @@ def test_a_cached_mean_of_another_generator_or_a_damaged_one_is_measured_again(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads the peak memory from Linux's /proc")
 def test_measuring_at_full_size_takes_less_than_500_megabytes() -> None:
+    # not ru_maxrss: a child process inherits that from the one that started it
     code = """
-import resource
+import re
+from pathlib import Path
 from lsap.alignment import NormalizedStyleSpace
 from lsap.generator import Generator, freeze
 
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
 generator = freeze(Generator(1024))
-before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+before = kilobytes("VmRSS")
 NormalizedStyleSpace(generator, samples=10_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+print((kilobytes("VmHWM") - before) / 1024)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(result.stdout) < 500
+    assert 10 < float(result.stdout) < 500
 
 
 # --- parity
