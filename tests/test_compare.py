@@ -73,3 +73,9 @@ def test_lambdas_that_cannot_be_compared_are_refused(lambdas: str, tmp_path: Pat
     with pytest.raises(BadValue, match="at least two different numbers from 0 upwards"):
         compare(composed("compare", [f"outputs={tmp_path}", f"lambdas={lambdas}"]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_devices_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(BadValue, match="a comparison runs in one process; train its members on several devices first"):
+        compare(composed("compare", [f"outputs={tmp_path}", "trainer.devices=2"]))
+    assert list(tmp_path.iterdir()) == []

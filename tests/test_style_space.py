@@ -164,6 +164,16 @@ def test_a_cached_mean_of_another_generator_or_a_damaged_one_is_measured_again(
     assert caplog.text == ""
 
 
+def test_a_cache_that_cannot_be_written_costs_a_warning_not_the_run(
+    generator: Generator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with caplog.at_level(logging.WARNING):
+        space = NormalizedStyleSpace(generator, samples=200, cache=tmp_path / "file" / "cache")
+    assert "the mean style is not kept" in caplog.text and str(tmp_path / "file") in caplog.text
+    assert space.norms == NormalizedStyleSpace(generator, samples=200).norms
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads the peak memory from Linux's /proc")
 def test_measuring_at_full_size_takes_less_than_500_megabytes() -> None:

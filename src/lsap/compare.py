@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from lsap.assembly import Parts, check, device_of
+from lsap.assembly import Parts, check, device_of, process_count
 from lsap.cli import command
 from lsap.editing.directions import apply
 from lsap.editing.effects import MatchedEdit, Reader, discover, match
@@ -38,11 +38,16 @@ def compare(config: DictConfig) -> Path:
         The path of the page, `report.html`; `summary.json` and `comparison.png` lie beside it.
 
     Raises:
-        BadValue: fewer than two different lambdas, or a configuration that cannot run.
+        BadValue: fewer than two different lambdas, several devices, or a configuration that cannot run.
     """
     started = time.perf_counter()
     lambdas = _lambdas(config)
     check(config)
+    if process_count(config.trainer) > 1:
+        raise BadValue(
+            f"trainer.devices={config.trainer.devices}: a comparison runs in one process; train its members on several "
+            "devices first (python -m lsap.train trainer.devices=… lambda_nscd=…), then compare with trainer.devices=1"
+        )
     expected = config.domain.get("duration")
     print(f"{len(lambdas)} encoders, {config.max_steps} steps each" + (f": {expected}" if expected else ""), flush=True)
     runs: dict[str, Trained] = {}

@@ -148,5 +148,8 @@ class NormalizedStyleSpace:
             except (LsapError, KeyError) as error:
                 log.warning("%s; the mean style is measured again", error)
         means = self._measure(chunk)
-        write_state(path, dict(zip(self.names, means, strict=True)), card)
+        try:
+            write_state(path, dict(zip(self.names, means, strict=True)), card)
+        except LsapError as error:  # a cache saves time; it is no reason to stop
+            log.warning("the mean style is not kept for the next run: %s", error)
         return means

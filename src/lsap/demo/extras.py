@@ -68,7 +68,7 @@ class Extras:
         colour = hue(n[:, 6], 0.5, 0.35 + 0.6 * n[:, 7])
         for number, pattern in enumerate(patterns):
             chosen = ((kind >= number) & (kind < number + 1)).float()
-            canvas.paint((pattern * 2.2 + 0.5).clamp(0, 1), colour, 0.85 * chosen)
+            canvas.paint((pattern * 2.2 + 0.5).clamp(0, 1), colour, 0.5 * chosen)
 
     def around_neck(self, canvas: Canvas, head: Head) -> None:
         n = self.numbers

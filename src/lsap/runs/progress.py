@@ -109,7 +109,10 @@ REMARKS = (
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Hide Lightning's start-up remarks; warnings of any other kind stay."""
-    talkers = [logging.getLogger(f"pytorch_lightning.{name}") for name in ("utilities.rank_zero", "accelerators.cuda")]
+    talkers = [
+        logging.getLogger(f"pytorch_lightning.{name}")
+        for name in ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.checkpoint_connector")
+    ]
     levels = [talker.level for talker in talkers]
     with warnings.catch_warnings():
         for remark in REMARKS:
