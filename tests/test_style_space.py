@@ -170,7 +170,8 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_not_the_run(
     (tmp_path / "file").write_text("not a folder")
     with caplog.at_level(logging.WARNING):
         space = NormalizedStyleSpace(generator, samples=200, cache=tmp_path / "file" / "cache")
-    assert "the mean style is not kept" in caplog.text and str(tmp_path / "file") in caplog.text
+    assert "the mean style is not kept" in caplog.text
+    assert str(tmp_path / "file") in caplog.text
     assert space.norms == NormalizedStyleSpace(generator, samples=200).norms
 
 
