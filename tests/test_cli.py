@@ -57,7 +57,7 @@ def own_domain(generator: Path, images: Path) -> list[str]:
 WRONG: list[tuple[list[str], str]] = [
     (["domain=cat"], r"domain=cat: there is no such domain; did you mean 'car'? (accepted: car, church, demo"),
     (["preset=release"], "preset=release: there is no such preset; did you mean 'released'?"),
-    (["embedding=lsap_o"], "embedding=lsap_o: there is no such embedding; did you mean 'lsap_e'?"),
+    (["embedding=lsape"], "embedding=lsape: there is no such embedding; did you mean 'lsap_e'"),
     (["lambda_nsdc=1"], "unknown setting 'lambda_nsdc': did you mean 'lambda_nscd'"),
     (["domian=car"], "unknown setting 'domian': did you mean 'domain'"),
     (["domain=car", "generator.chekpoint=a.pt"], "'generator.chekpoint': did you mean 'generator.checkpoint'"),
@@ -123,7 +123,7 @@ def test_all_missing_files_are_listed_at_once(refused: Callable[..., str]) -> No
         "perceptual.checkpoint=weights/alexnet-owt-7be5be79.pth (AlexNet trunk of LPIPS; https://download.pytorch.org/",
         "similarity.checkpoint=weights/moco_v2_800ep_pretrain.pth.tar (MoCo v2 ResNet-50, 800 epochs; https://",
         "backbone.checkpoint=weights/model_ir_se50.pth (ArcFace IR-SE50",
-        "data.root=data/car/train (folder of Stanford Cars training images; https://",
+        "data.root=data/car/train (Stanford Cars training images, or the data set with its devkit; https://",
         "name where they lie, e.g. generator.checkpoint=/path/to/file",
     ):
         assert said in line
@@ -188,7 +188,10 @@ def test_folders_without_images_are_refused(
     assert line.startswith(f"domain=church needs 1 file that is not there: data.root={missing}")
     images = photographs(tmp_path / "photos", 4)
     assert "cannot be listed" not in (line := refused("train", *own_domain(generator_file, images / "000.png")))
-    assert line == f"data.root={images / '000.png'} is a file; give the folder that holds the images"
+    assert (
+        line
+        == f"data.root={images / '000.png'} is a file; give the folder that holds the images, or a zip archive of them"
+    )
     one = photographs(tmp_path / "one", 1)
     assert "at least 2 are needed" in refused("train", *own_domain(generator_file, one))
     line = refused("train", *own_domain(generator_file, images), f"data.test_root={empty}")

@@ -145,10 +145,11 @@ def test_every_file_that_a_domain_needs_is_described(domain: str, tmp_path: Path
 def targets(node: Any) -> Iterator[str]:
     """Every `_target_` of a YAML file."""
     if isinstance(node, dict):
-        if "_target_" in node:
+        if "_target_" in node and not node["_target_"].startswith("${"):
             yield node["_target_"]
-        for value in node.values():
-            yield from targets(value)
+        yield from node.get("encoders", {}).values()  # which those references lead to
+        for key, value in node.items():
+            yield from targets(value) if key != "encoders" else ()
     elif isinstance(node, list):
         for value in node:
             yield from targets(value)

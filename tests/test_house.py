@@ -16,6 +16,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 FOUNDATIONS = {"errors", "seeds"}  # modules that anybody may import, and that import nothing of ours
 NETWORKS = {"generator", "features", "data"}
+RECORDS = {"inversion"}  # what stages hand on; a module that everything above the networks may import
 TOOLS = {"alignment", "formats", "objective", "runs"}
 STAGES = {"demo", "embedding", "editing", "evaluation"}
 
@@ -23,7 +24,8 @@ STAGES = {"demo", "embedding", "editing", "evaluation"}
 PUBLIC = {
     "lsap.alignment": "NSCD NormalizedStyleSpace normalize nscd style_layers",
     "lsap.generator": "Discriminator Generator StyledLayer View freeze",
-    "lsap.formats": "fingerprint load_arcface load_generator load_lpips load_moco read_state save_generator",
+    "lsap.formats": "fingerprint load_arcface load_curricularface load_generator load_lpips load_moco read_codes "
+    "read_direction read_encoder read_state save_generator save_rosinality",
     "lsap.features": "ArcFace IRSE50 LPIPS MoCo TrunkDistance",
     "lsap.data": "ImageDataModule ImageFolder Source",
     "lsap.objective": "L2 Alignment Delta Fit Objective Perceptual Similarity Term",
@@ -61,10 +63,10 @@ def allowed(own: str) -> set[str]:
         return set()
     if own in NETWORKS:
         return FOUNDATIONS
-    if own in TOOLS:
-        return FOUNDATIONS | NETWORKS | TOOLS
-    if own in STAGES:
-        return FOUNDATIONS | NETWORKS | TOOLS
+    if own in RECORDS:
+        return FOUNDATIONS | NETWORKS
+    if own in TOOLS | STAGES:
+        return FOUNDATIONS | NETWORKS | RECORDS | TOOLS
     return {area(path) for path in MODULES}
 
 

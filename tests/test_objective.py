@@ -15,7 +15,7 @@ from lsap import alignment, features
 from lsap.errors import BadValue
 from lsap.formats import rosinality
 from lsap.generator import Generator, freeze
-from lsap.objective import L2, Alignment, Delta, Fit, Objective, Perceptual, Similarity
+from lsap.objective import L2, Adversarial, Alignment, Delta, Fit, Objective, Perceptual, Similarity, WNorm
 
 
 def fit(**changed: object) -> Fit:
@@ -102,6 +102,14 @@ def test_delta_agrees_with_the_published_regulariser(stage: int) -> None:
     assert fill.check(spec, f"delta_stage{stage}", value).rel_l2 < 1e-6
 
 
+@pytest.mark.parametrize(("output", "with_mean"), [("w_norm", True), ("w_norm_no_avg", False)])
+def test_w_norm_agrees_with_the_published_one(output: str, with_mean: bool) -> None:
+    spec = fill.load("latent_discriminator")
+    x = fill.inputs(spec)
+    mean = x["latent_avg"] if with_mean else torch.zeros(512)
+    assert fill.check(spec, output, WNorm(mean)(fit(w_plus=x["latent"])).mean()).rel_l2 < 1e-6
+
+
 # Terms
 
 
@@ -121,6 +129,22 @@ def test_delta_has_a_finite_gradient_where_rows_are_equal() -> None:
     codes = torch.ones(1, 5, 2, requires_grad=True)
     Delta()(fit(w_plus=codes)).sum().backward()
     assert torch.equal(codes.grad, torch.zeros(1, 5, 2))
+
+
+def test_w_norm_is_the_length_of_all_rows_together() -> None:
+    mean = torch.tensor([1.0, 2.0, 3.0])
+    codes = mean.expand(2, 5, 3).clone()
+    codes[0, 0] += torch.tensor([3.0, 0, 0])
+    codes[0, 4] += torch.tensor([0, 0, 4.0])  # 3-4-5 across rows
+    assert torch.equal(WNorm(mean)(fit(w_plus=codes)), torch.tensor([5.0, 0.0]))
+    assert WNorm(mean).state_dict() == {}, "the mean latent has its place in the encoder's file"
+
+
+def test_the_adversarial_term_asks_about_the_rows_trained_so_far() -> None:
+    codes = torch.zeros(2, 5, 3)
+    codes[0, :, 0] = torch.tensor([0.0, 10.0, -10.0, 99.0, 99.0])  # undecided, taken for real, seen through, not asked
+    value = Adversarial(lambda rows: rows[..., 0])(fit(w_plus=codes, stage=2))
+    assert value.tolist() == pytest.approx([(math.log(2) + 4.54e-5 + 10.0000454) / 3, math.log(2)], rel=1e-5)
 
 
 def test_similarity_compares_directions_of_output_and_target() -> None:

@@ -14,18 +14,32 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from lsap.alignment import NormalizedStyleSpace
 from lsap.cli import positive
-from lsap.data import ImageDataModule, ImageFolder, UnreadableImage
-from lsap.embedding import ProgressiveStages
+from lsap.data import ImageDataModule, UnreadableImage
+from lsap.embedding import Adversary, LatentDiscriminator, RowEncoder, Stages
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import read_state
+from lsap.formats import located, read_state
 from lsap.generator import Generator, View
 from lsap.objective import Objective
+from lsap.seeds import derive
 
 RANDOM = "random"  # backbone.checkpoint=random: an explicit start from random weights
+
+
+def check_trainable(config: DictConfig) -> None:
+    """Refuse an embedding that is not trained, or a weight that it has no term for; raises BadValue."""
+    name = config.embedding.name
+    if "_target_" not in config.embedding:
+        raise BadValue(f"embedding={name} is not trained; it embeds every image by itself: python -m lsap.invert")
+    unknown = [key for key in lambdas(config) if key.removeprefix("lambda_") not in config.objective]
+    if unknown:
+        raise BadValue(
+            f"{unknown[0]}={config[unknown[0]]}: embedding={name} has no such term (it has "
+            f"{', '.join(map(str, config.objective))}); presets other than paper are LSAP_E's"
+        )
 
 
 def check(config: DictConfig) -> None:
@@ -39,12 +53,17 @@ def check(config: DictConfig) -> None:
         positive(name, config[name])
     if not isinstance(config.seed, int) or config.seed < 0:
         raise BadValue(f"seed={config.seed}: seed is a whole number from 0 upwards")
-    for name in ("lr", *(f"lambda_{term}" for term in ("l2", "lpips", "id", "delta", "nscd"))):
+    for name in ("lr", *lambdas(config)):
         value = config[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise BadValue(f"{name}={value}: {name} is a number from 0 upwards")
     if config.lr == 0:
         raise BadValue("lr=0: nothing would be learned; lr is a number above 0")
+    if config.get("lambda_adv", 1) == 0:
+        raise BadValue(
+            "lambda_adv=0: an encoder without its adversary is trained as embedding=lsap_e; give that lambda_nscd="
+            f"{config.lambda_nscd:g} lambda_delta={config.lambda_delta:g} lr={config.lr:g}"
+        )
     if config.batch_size % (processes := process_count(config.trainer)):
         raise BadValue(
             f"batch_size={config.batch_size} cannot be shared equally by {processes} processes; it counts the images "
@@ -61,6 +80,11 @@ def check(config: DictConfig) -> None:
         )
 
 
+def lambdas(config: DictConfig) -> list[str]:
+    """The weights of a configuration, which stand at its root: `lambda_l2`, …."""
+    return sorted(str(name) for name in config if str(name).startswith("lambda_"))
+
+
 def needed(config: DictConfig, key: str) -> bool:
     """Whether a file of the domain takes part in this run: a judge whose every use has weight 0 does not."""
     if key == "similarity.checkpoint":
@@ -75,7 +99,7 @@ def needed(config: DictConfig, key: str) -> bool:
 def present(config: DictConfig, key: str) -> bool:
     """Whether the file or folder that a setting names is there."""
     path = OmegaConf.select(config, key)
-    return path is not None and Path(path).exists()
+    return path is not None and located(path) is not None
 
 
 @dataclass
@@ -118,6 +142,23 @@ class Parts:
     def space(self) -> NormalizedStyleSpace:
         return NormalizedStyleSpace(self.generator, **self.config.space, cache=cache_folder())
 
+    @property
+    def latent_avg(self) -> Tensor:
+        """The generator's mean latent [C], which codes start from."""
+        return self.generator.latent_avg
+
+    @cached_property
+    def adversary(self) -> Adversary:
+        """The latent discriminator of the run and how it learns."""
+        torch.manual_seed(derive(self.config.seed, "adversary"))
+        adversary: Adversary = instantiate(self.config.adversary, style_dim=self.generator.style_dim)
+        return adversary.to(self.device)
+
+    @property
+    def discriminator(self) -> LatentDiscriminator:
+        """What an adversarial term looks through."""
+        return self.adversary.discriminator
+
     def objective(self) -> Objective:
         """One term per lambda; a term of weight 0 is not built and asks for no network."""
         terms = {}
@@ -128,11 +169,11 @@ class Parts:
             terms[str(name)] = (float(node.weight), instantiate(node.term, *borrowed))
         return Objective(terms).to(self.device)
 
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> RowEncoder:
         """A new encoder for the generator, its backbone started as asked, its codes started at the mean latent."""
         torch.manual_seed(self.config.seed)
         generator = self.generator
-        encoder: nn.Module = instantiate(
+        encoder: RowEncoder = instantiate(
             self.config.encoder,
             n_latent=generator.n_latent,
             style_dim=generator.style_dim,
@@ -141,14 +182,14 @@ class Parts:
         start = self.config.backbone.checkpoint
         if start != RANDOM:
             try:
-                encoder.start_backbone(read_state(start))  # type: ignore[operator]
+                encoder.start_backbone(read_state(start))
             except BadValue as error:
                 text = str(error)
                 raise error if start in text else BadValue(f"backbone.checkpoint={start}: {text}") from error
         return encoder.to(self.device)
 
-    def stages(self) -> ProgressiveStages:
-        stages: ProgressiveStages = instantiate(
+    def stages(self) -> Stages:
+        stages: Stages = instantiate(
             self.config.stages, n_latent=self.generator.n_latent, max_steps=self.config.max_steps
         )
         return stages
@@ -160,11 +201,9 @@ class Parts:
     def data(self) -> ImageDataModule:
         data = self.config.data
         tests = {str(name): instantiate(node) for name, node in data.tests.items()}
-        if data.get("test_root") is not None:
-            try:
-                tests["test"] = ImageFolder(data.test_root, tuple(self.config.image_size), data.strict)
-            except (BadValue, MissingFile) as error:  # the folder is known there by the setting of the training images
-                raise type(error)(str(error).replace("data.root", "data.test_root")) from error
+        test = instantiate(data.test, _convert_="all") if "test" in data else None
+        if test is not None:
+            tests["test"] = test
         return ImageDataModule(
             instantiate(data.train, _convert_="all"), tests, batch_size=self.config.batch_size, seed=self.config.seed,
             val_images=data.val_images, num_workers=data.num_workers, eval_batch_size=data.get("eval_batch_size"),
@@ -179,11 +218,12 @@ def cache_folder() -> Path:
 
 def checked_file(key: str, path: str) -> Path:
     """The file that a setting names; raises MissingFile or BadValue, with the setting, where there is none."""
-    if not Path(path).exists():
+    found = located(path)
+    if found is None:
         raise MissingFile(f"{key}={path}: there is no such file; name one that is there")
-    if not Path(path).is_file():
+    if not found.is_file():
         raise BadValue(f"{key}={path} is a folder; name a file")
-    return Path(path)
+    return found
 
 
 def check_sizes(parts: Parts, data: ImageDataModule) -> None:

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from lsap.assembly import Parts, check, device_of, process_count
+from lsap.assembly import Parts, check, check_trainable, device_of, process_count
 from lsap.cli import command
 from lsap.editing.directions import apply
 from lsap.editing.effects import MatchedEdit, Reader, discover, match
@@ -42,6 +42,7 @@ def compare(config: DictConfig) -> Path:
     """
     started = time.perf_counter()
     lambdas = _lambdas(config)
+    check_trainable(config)
     check(config)
     if process_count(config.trainer) > 1:
         raise BadValue(
@@ -95,6 +96,7 @@ def compare(config: DictConfig) -> Path:
 
 
 SUMMARY = ("mse", "lpips", "identity", "nscd", "nscd_raw", "diversity")
+REFERENCES = ("mean_latent", "synthetic")
 CONTROL = {
     "plain": "Portraits of the kind that the generator learned: they lie in its range, so there is little to align."
 }
@@ -120,8 +122,8 @@ def _joined(runs: dict[str, Trained]) -> dict[str, dict[str, Any]]:
     splits: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
         for split, rows in run.splits.items():
-            table = splits.setdefault(split, {key: rows[key] for key in ("mean_latent", "synthetic")})
-            table[name] = rows[name]
+            table = splits.setdefault(split, {key: rows[key] for key in REFERENCES})
+            (table[name],) = (row for key, row in rows.items() if key not in REFERENCES)
     return splits
 
 

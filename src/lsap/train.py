@@ -1,4 +1,4 @@
-"""`python -m lsap.train domain=car lambda_nscd=0.5`: train an encoder (LSAP_E and its ablations).
+"""`python -m lsap.train domain=car lambda_nscd=0.5`: train an encoder (LSAP_E and its ablations, e4e, pSp).
 
 The run's folder follows from its settings. Started again, an unfinished run goes on, a finished one says so.
 """
@@ -17,23 +17,32 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
 
-from lsap.assembly import Parts, check, check_sizes, checked_file, device_of, process_count
+from lsap.assembly import (
+    Parts,
+    check,
+    check_sizes,
+    check_trainable,
+    checked_file,
+    device_of,
+    lambdas,
+    process_count,
+)
 from lsap.cli import command, composed
 from lsap.data import ImageDataModule
-from lsap.embedding import EncoderTraining
+from lsap.embedding import EncoderTraining, RowEncoder
 from lsap.errors import BadValue
 from lsap.evaluation.fidelity import Row, evaluate, evaluate_mean_latent, labels, synthetic_row
 from lsap.evaluation.pictures import reconstruction_grid
 from lsap.evaluation.pictures import save as save_picture
-from lsap.evaluation.report import training_report
+from lsap.evaluation.report import row_title, training_report
 from lsap.features import load_weights
-from lsap.formats import file_digest, fingerprint, read_state, write_state
+from lsap.formats import file_digest, fingerprint, read_encoder, write_state
 from lsap.runs import (
     AtomicCheckpoints,
     LastCheckpoint,
@@ -46,10 +55,10 @@ from lsap.runs import (
     write_text,
 )
 
-# What decides the outcome of a run; a change of any of these is another run.
+# What decides the outcome of a run, beside all lambdas, as far as its embedding has it; a change makes another run.
 IDENTITY = (
-    "lambda_l2", "lambda_lpips", "lambda_id", "lambda_delta", "lambda_nscd", "seed", "max_steps", "batch_size", "lr",
-    "optimizer", "stages", "space", "objective", "encoder", "view",
+    "seed", "max_steps", "batch_size", "lr", "optimizer", "stages", "space", "objective", "encoder", "adversary",
+    "view",
 )  # fmt: skip
 WEIGHTS = ("generator", "backbone", "perceptual", "similarity")
 
@@ -70,6 +79,7 @@ def train(config: DictConfig) -> Trained:
         BadValue, MissingFile: the configuration cannot run; nothing has been written.
         StoppedRun: a loss was not finite, or the disk is full; what was saved stays.
     """
+    check_trainable(config)
     check(config)
     _refuse_nested_launch(config)
     parts = Parts(config, device_of(config.trainer.accelerator))
@@ -106,15 +116,42 @@ def training_module(config: DictConfig, parts: Parts) -> EncoderTraining:
     """The LightningModule that the embedding's YAML names, with its parts."""
     encoder = parts.encoder()
     if config.init is not None:
-        try:
-            load_weights(encoder, read_state(config.init), "this encoder (encoder.safetensors of a run)")
-        except BadValue as error:
-            raise BadValue(f"init={config.init}: {error}") from error
-    module: EncoderTraining = instantiate(
-        {"_target_": config.embedding._target_}, encoder, parts.generator, parts.view, parts.objective(), parts.space,
-        parts.stages(), optimizer=parts.optimizer(), seed=config.seed, _recursive_=False,
+        start_from(encoder, config.init, parts.generator.size)
+    opposed = {"adversary": parts.adversary} if "adversary" in config else {}
+    way: type[EncoderTraining] = get_class(config.embedding._target_)
+    return way(
+        encoder, parts.generator, parts.view, parts.objective(), parts.space, parts.stages(),
+        optimizer=parts.optimizer(), seed=config.seed, **opposed,
     )  # fmt: skip
-    return module
+
+
+def start_from(encoder: RowEncoder, path: str, size: int) -> None:
+    """Give an encoder the weights and the mean latent of another of its kind, for a generator of `size` pixels.
+
+    Args:
+        encoder: the one that is to be trained.
+        path: `encoder.safetensors` of a run, or a published checkpoint of pSp, e4e or LSAP.
+        size: of the generator.
+
+    Raises:
+        BadValue: the file holds no encoder of this kind and size.
+    """
+    try:
+        found = read_encoder(path, kind=encoder.kind, size=size)
+        state = dict(found.state)
+        if (mean := found.latent_avg) is not None:
+            state["latent_avg"] = mean.expand(encoder.n_latent, -1) if mean.ndim == 1 or len(mean) == 1 else mean
+        load_weights(encoder, state, f"this encoder ({type(encoder).__name__})", optional=("latent_avg",))
+    except BadValue as error:
+        raise BadValue(f"init={path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def row_name(config: DictConfig) -> str:
+    """What a run's row is called in tables: LSAP_E's by its weight, `lambda_0.5`, the others by their embedding."""
+    weight = f"lambda_{config.lambda_nscd:g}"
+    if config.embedding.name == "lsap_e":
+        return weight
+    return f"{config.embedding.name}_{weight}" if config.lambda_nscd > 0 else str(config.embedding.name)
 
 
 def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFolder:
@@ -123,12 +160,12 @@ def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFol
         "train", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=_searchpath()
     )
     settings, defaults = (
-        {name: _plain(c[name]) for name in IDENTITY}
+        {name: _plain(c[name]) for name in (*lambdas(c), *IDENTITY) if name in c}
         | {"train": {k: v for k, v in _plain(c.data.train).items() if k not in ("root", "strict")}}
         for c in (config, usual)
     )
     for name in IDENTITY:  # a setting that only repeats another one (objective.nscd.weight) need not be in the name too
-        if OmegaConf.is_config(config[name]) and _as_written(config[name]) == _as_written(usual[name]):
+        if OmegaConf.is_config(config.get(name)) and _as_written(config[name]) == _as_written(usual[name]):
             defaults[name] = settings[name]
     for name in WEIGHTS:
         mark = _mark(config, parts, name)
@@ -234,21 +271,21 @@ def _measure(
         module.encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items()})
     encoder = module.encoder.eval()
     card = {"embedding": config.embedding.name, "domain": config.domain.name, "generator": fingerprint(parts.generator)}
-    write_state(folder / "encoder.safetensors", encoder.state_dict(), card)
+    write_state(folder / "encoder.safetensors", encoder.state_dict(), card | {"encoder": encoder.kind})
     data.trainer = None  # one process measures alone: nothing is sharded, nothing padded
     judges: dict[str, Any] = {"distance": parts.perceptual, "embedder": parts.similarity}
     splits: dict[str, dict[str, Row]] = {}
-    row_name = f"lambda_{config.lambda_nscd:g}"
+    row = row_name(config)
     for split, loader in test_loaders(data).items():
         splits[split] = {
             "mean_latent": evaluate_mean_latent(parts.generator, parts.view, parts.space, loader, **judges),
             "synthetic": synthetic_row(parts.space),
-            row_name: evaluate(encoder, parts.generator, parts.view, parts.space, loader, **judges),
+            row: evaluate(encoder, parts.generator, parts.view, parts.space, loader, **judges),
         }
     first = next(iter(next(iter(test_loaders(data).values()))))["image"][:8].to(device)
     with torch.no_grad():
         output = parts.view(parts.generator(encoder(first)))
-    save_picture(reconstruction_grid(first, {f"λ = {config.lambda_nscd:g}": output}), folder / "reconstructions.png")
+    save_picture(reconstruction_grid(first, {row_title(row): output}), folder / "reconstructions.png")
     named = labels(**judges)
     write_json(
         folder / "metrics.json",

@@ -3,6 +3,18 @@
 from lsap.data.batches import EvaluationBatch, TrainingBatch
 from lsap.data.folder import ImageFolder
 from lsap.data.module import ImageDataModule
+from lsap.data.opening import open_images, open_test_images
 from lsap.data.source import Source, UnreadableImage
+from lsap.data.storage import Photographs
 
-__all__ = ["EvaluationBatch", "ImageDataModule", "ImageFolder", "Source", "TrainingBatch", "UnreadableImage"]
+__all__ = [
+    "EvaluationBatch",
+    "ImageDataModule",
+    "ImageFolder",
+    "Photographs",
+    "Source",
+    "TrainingBatch",
+    "UnreadableImage",
+    "open_images",
+    "open_test_images",
+]

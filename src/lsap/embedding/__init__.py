@@ -1,8 +1,43 @@
 """Stage 1, from images to codes: encoders, their training, and its schedule and optimiser."""
 
-from lsap.embedding.encoders import PyramidEncoder, RowEncoder, SmallPyramidEncoder
+from lsap.embedding.adversarial import AdversarialTraining
+from lsap.embedding.adversary import Adversary, CodePool, LatentDiscriminator
+from lsap.embedding.encoders import (
+    IndependentRows,
+    PSPEncoder,
+    PyramidEncoder,
+    RowEncoder,
+    SmallPSPEncoder,
+    SmallPyramidEncoder,
+    WEncoder,
+)
+from lsap.embedding.inference import Embedded, Embedding, EncoderEmbedding
+from lsap.embedding.optimisation import Optimisation, OptimisationInW, OptimisationInWPlus
 from lsap.embedding.ranger import Ranger
-from lsap.embedding.stages import ProgressiveStages
+from lsap.embedding.stages import AllRows, ProgressiveStages, Stages
 from lsap.embedding.training import EncoderTraining
 
-__all__ = ["EncoderTraining", "ProgressiveStages", "PyramidEncoder", "Ranger", "RowEncoder", "SmallPyramidEncoder"]
+__all__ = [
+    "AdversarialTraining",
+    "Adversary",
+    "AllRows",
+    "CodePool",
+    "Embedded",
+    "Embedding",
+    "EncoderEmbedding",
+    "EncoderTraining",
+    "IndependentRows",
+    "LatentDiscriminator",
+    "Optimisation",
+    "OptimisationInW",
+    "OptimisationInWPlus",
+    "PSPEncoder",
+    "ProgressiveStages",
+    "PyramidEncoder",
+    "Ranger",
+    "RowEncoder",
+    "SmallPSPEncoder",
+    "SmallPyramidEncoder",
+    "Stages",
+    "WEncoder",
+]

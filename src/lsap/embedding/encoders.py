@@ -1,7 +1,8 @@
-"""Encoders: from an image to its codes in W+, row by row.
+"""Encoders: from an image to its codes in W+, row by row, starting from the generator's mean latent.
 
-Row 0 is the base; row i is the base plus a difference of its own for the rows trained so far (0..stage), and the base
-alone for the rest (e4e, Tov et al. 2021, which LSAP_E keeps). Codes start from the generator's mean latent.
+Two rules make codes of what an encoder's heads answer. Progressive (e4e, Tov et al. 2021, which LSAP_E keeps): row 0
+is the base, row i the base plus a difference of its own for the rows trained so far (0..stage), and the base alone for
+the rest. Independent (pSp, Richardson et al. 2021): every head answers its own row.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +19,22 @@ from torch.nn import functional as F
 from lsap.errors import BadValue
 from lsap.features import IRSE50, load_weights
 
+Kind = Literal["e4e", "psp", "w"]
+
 COARSE, MIDDLE = 3, 7  # rows 0-2 read the coarse map, rows 3-6 the middle one, the rest the fine one
 
 
 class RowEncoder(nn.Module, abc.ABC):
-    """What all encoders share: one head per row, the base-plus-differences rule and the mean latent.
+    """What all encoders share: heads for the rows of W+, the progressive rule and the mean latent.
 
     Subclasses call `set_rows` in their constructor and say in `rows` what each head answers.
+
+    Attributes:
+        kind: how heads and rows go together. Weights of one kind mean something else under the rule of another, though
+            names and shapes be the same.
     """
 
+    kind: ClassVar[Kind] = "e4e"
     latent_avg: Tensor
 
     def set_rows(self, n_latent: int, style_dim: int, latent_avg: Tensor | None) -> None:
@@ -73,6 +82,16 @@ class RowEncoder(nn.Module, abc.ABC):
             w_plus [N, L, C], the mean latent included.
         """
         return self.offsets(images, stage).float() + self.latent_avg
+
+
+class IndependentRows(RowEncoder):
+    """The rule of pSp, to be put before an encoder's own class: every head answers its own row, whatever the stage."""
+
+    kind: ClassVar[Kind] = "psp"
+
+    def offsets(self, images: Tensor, stage: int | None = None) -> Tensor:
+        """Codes [N, L, C] relative to the mean latent."""
+        return torch.stack(self.rows(images, self.n_latent - 1), dim=1)
 
 
 class EqualizedLinear(nn.Module):
@@ -138,8 +157,7 @@ class PyramidEncoder(IRSE50, RowEncoder):
         Raises:
             BadValue: the state is not that of an IR-SE-50.
         """
-        own = ("styles.", "latlayer", "latent_avg")
-        load_weights(self, state, "an IR-SE-50 body (model_ir_se50.pth)", optional=own)
+        _start_body(self, state, own=("styles.", "latlayer", "latent_avg"))
 
     def rows(self, images: Tensor, last: int) -> list[Tensor]:
         if max(images.shape[-2:]) > 256:
@@ -154,6 +172,37 @@ class PyramidEncoder(IRSE50, RowEncoder):
         if last >= MIDDLE:
             fine = _climb(middle, self.latlayer2(maps.fine))
         return [self.styles[row](_level(row, coarse, middle, fine)) for row in range(last + 1)]
+
+
+class PSPEncoder(IndependentRows, PyramidEncoder):
+    """The full-size encoder of pSp: the same network and parameter names, read by the independent rule."""
+
+
+class WEncoder(IndependentRows, IRSE50):
+    """One w for all rows: IR-SE-50 body, mean over the coarse map, one equalised linear layer. Codes stay within W.
+
+    Parameter names are the published ones. Takes images of any size.
+
+    Args:
+        n_latent: rows of W+, all of which get the same code.
+        style_dim: width of a row.
+        latent_avg: the generator's mean latent, [C] or [L, C]; zero where None.
+    """
+
+    kind = "w"
+
+    def __init__(self, n_latent: int, *, style_dim: int = 512, latent_avg: Tensor | None = None) -> None:
+        super().__init__()
+        self.set_rows(n_latent, style_dim, latent_avg)
+        self.linear = EqualizedLinear(512, style_dim)
+
+    def start_backbone(self, state: Mapping[str, Tensor]) -> None:
+        """Start the body from ArcFace's; see `PyramidEncoder.start_backbone`."""
+        _start_body(self, state, own=("linear.", "latent_avg"))
+
+    def rows(self, images: Tensor, last: int) -> list[Tensor]:
+        w: Tensor = self.linear(self.maps(images).coarse.mean((2, 3)))
+        return [w] * (last + 1)
 
 
 class SmallPyramidEncoder(RowEncoder):
@@ -195,6 +244,10 @@ class SmallPyramidEncoder(RowEncoder):
         return [self.heads[row](_level(row, coarse, middle, fine)) for row in range(last + 1)]
 
 
+class SmallPSPEncoder(IndependentRows, SmallPyramidEncoder):
+    """The small encoder read by the rule of pSp."""
+
+
 class Residual(nn.Module):
     """Two convolutions beside a shortcut, each normalised over groups of 8 channels."""
 
@@ -232,6 +285,11 @@ class SmallHead(nn.Module):
 
 def _halve(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.GroupNorm(8, after), nn.LeakyReLU(0.2))
+
+
+def _start_body(encoder: nn.Module, state: Mapping[str, Tensor], own: tuple[str, ...]) -> None:
+    """Fill the IR-SE-50 body of an encoder; `own` are the beginnings of the names that are not of the body."""
+    load_weights(encoder, state, "an IR-SE-50 body (model_ir_se50.pth)", optional=own)
 
 
 def _level(row: int, coarse: Tensor, middle: Tensor, fine: Tensor) -> Tensor:

@@ -1,10 +1,36 @@
-"""When the rows of W+ come in: the progressive training scheme of e4e, which LSAP_E adopts (section 5.1)."""
+"""When the rows of W+ come in: one after another as in e4e, which LSAP_E adopts (section 5.1), or all at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from lsap.errors import BadValue
+
+
+class Stages(Protocol):
+    """A schedule: how many rows of W+ are trained at a step."""
+
+    def stage(self, batches_seen: int) -> int:
+        """The last row that is trained in the batch after `batches_seen` batches, in 0..n_latent - 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class AllRows:
+    """Every row from the first batch on, as pSp trains.
+
+    Args:
+        n_latent: rows of W+.
+        max_steps: length of the training; every schedule is told, this one has no use for it.
+    """
+
+    n_latent: int
+    max_steps: int
+
+    def stage(self, batches_seen: int) -> int:
+        """The last row of all, always."""
+        return self.n_latent - 1
 
 
 @dataclass(frozen=True)

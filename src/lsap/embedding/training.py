@@ -10,7 +10,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lsap.alignment import NormalizedStyleSpace
-from lsap.embedding.stages import ProgressiveStages
+from lsap.embedding.encoders import RowEncoder
+from lsap.embedding.stages import Stages
 from lsap.errors import StoppedRun
 from lsap.generator import Generator, Noise, View
 from lsap.objective import Fit, Objective
@@ -22,7 +23,7 @@ IMAGE_TERMS = ("l2", "lpips", "id")
 
 
 class EncoderTraining(LightningModule):
-    """LSAP_E (and, without alignment, its ablation): one encoder, one optimiser, a frozen generator.
+    """LSAP_E (and, without alignment, its ablation) and pSp: one encoder, one optimiser, a frozen generator.
 
     Owns the step, the progressive schedule, the seeds of a step and what a checkpoint holds; borrows encoder,
     generator, objective and style space. All randomness of a step comes from (seed, batch counter): a run that was
@@ -41,12 +42,12 @@ class EncoderTraining(LightningModule):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: RowEncoder,
         generator: Generator,
         view: View,
         objective: Objective,
         space: NormalizedStyleSpace,
-        stages: ProgressiveStages,
+        stages: Stages,
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         seed: int = 0,
@@ -80,7 +81,16 @@ class EncoderTraining(LightningModule):
         torch.manual_seed(derive(self.seed, "step", self.batches_seen, self.global_rank))
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        fit = self.fit(batch["image"], stage=self.stage, noise="random")
+        loss = self.loss(self.fit(batch["image"], stage=self.stage, noise="random"))
+        self.batches_seen += 1  # here, not in a later hook: callbacks that save come before a module's own hooks
+        return loss
+
+    def loss(self, fit: Fit) -> Tensor:
+        """The weighted sum of the terms, a scalar, logged with all that it is made of.
+
+        Raises:
+            StoppedRun: it is not finite.
+        """
         terms = self.objective(fit)
         loss = torch.stack(list(terms.values())).sum()
         values = {name: value.detach() for name, value in terms.items()}
@@ -92,7 +102,6 @@ class EncoderTraining(LightningModule):
             )
         self.log_dict({f"train/{name}": value for name, value in values.items()} | {"train/loss": loss.detach()})
         self.log("train/stage", float(fit.stage))
-        self.batches_seen += 1  # here, not in a later hook: callbacks that save come before a module's own hooks
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:

@@ -3,6 +3,7 @@
 Every judge takes images [N, 3, H, W] in [-1, 1], has a `label` for tables, and never trains.
 """
 
+from lsap.features.curricular import CurricularFace
 from lsap.features.identity import ArcFace, Similarity
 from lsap.features.irse import IRSE50
 from lsap.features.judge import Embedder, Judge, load_weights
@@ -13,6 +14,7 @@ __all__ = [
     "IRSE50",
     "LPIPS",
     "ArcFace",
+    "CurricularFace",
     "Embedder",
     "Judge",
     "MoCo",

@@ -13,6 +13,23 @@ from lsap.errors import BadValue
 from lsap.features.irse import IRSE50
 from lsap.features.judge import Embedder, Judge, load_weights
 
+ROWS, COLUMNS = slice(35, 223), slice(32, 220)  # where an aligned face sits in a picture of 256 pixels
+
+
+def crop_faces(images: Tensor) -> Tensor:
+    """Faces [N, 3, 112, 112] cut from images [N, 3, 256, 256] and averaged down; values keep their range [-1, 1].
+
+    Raises:
+        BadValue: the images have another size; the place of the face would be wrong.
+    """
+    if images.shape[-2:] != (256, 256):
+        height, width = images.shape[-2:]
+        raise BadValue(
+            "the identity judge 'arcface' needs aligned faces of 256 x 256 pixels, "
+            f"but the images are {height} x {width}. Use identity=moco for domains other than faces."
+        )
+    return F.adaptive_avg_pool2d(images[..., ROWS, COLUMNS], 112)
+
 
 class ArcFace(Judge, IRSE50):
     """Embeds aligned faces of 256 x 256 pixels (ArcFace with an IR-SE-50 body, Deng et al. 2019).
@@ -24,7 +41,6 @@ class ArcFace(Judge, IRSE50):
     label = "identity (ArcFace IR-SE-50)"
     size = 512
     image_size = 256
-    rows, columns = slice(35, 223), slice(32, 220)  # where an aligned face sits in a picture of 256 pixels
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,13 +70,7 @@ class ArcFace(Judge, IRSE50):
         Raises:
             BadValue: the images have another size; the place of the face would be wrong.
         """
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            height, width = images.shape[-2:]
-            raise BadValue(
-                f"the identity judge 'arcface' needs aligned faces of {self.image_size} x {self.image_size} pixels, "
-                f"but the images are {height} x {width}. Use identity=moco for domains other than faces."
-            )
-        return F.adaptive_avg_pool2d(images[..., self.rows, self.columns], 112)
+        return crop_faces(images)
 
     def embed_faces(self, faces: Tensor) -> Tensor:
         """Unit vectors [N, 512] of faces that are already cropped, [N, 3, 112, 112] in [-1, 1]."""

@@ -1,11 +1,11 @@
-"""Published judges from their files: ArcFace, MoCo, and the trunks of LPIPS."""
+"""Published judges from their files: ArcFace, CurricularFace, MoCo, and the trunks of LPIPS."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from lsap.errors import BadValue
-from lsap.features import LPIPS, ArcFace, MoCo
+from lsap.features import LPIPS, ArcFace, CurricularFace, MoCo
 from lsap.formats.states import read_state
 
 
@@ -17,6 +17,18 @@ def load_arcface(checkpoint: str | Path) -> ArcFace:
     """
     try:
         return ArcFace.from_state(read_state(checkpoint))
+    except BadValue as error:
+        raise _named(checkpoint, error) from error
+
+
+def load_curricularface(checkpoint: str | Path) -> CurricularFace:
+    """CurricularFace IR-101 (`CurricularFace_Backbone.pth`), frozen: the identity judge of the published tables.
+
+    Raises:
+        MissingFile, BadValue: no such file, or other weights; the message names the file.
+    """
+    try:
+        return CurricularFace.from_state(read_state(checkpoint))
     except BadValue as error:
         raise _named(checkpoint, error) from error
 
@@ -38,7 +50,7 @@ def load_lpips(net: str, checkpoint: str | Path) -> LPIPS:
 
     Args:
         net: "alex" (as in encoder training) or "vgg" (as in projection).
-        checkpoint: e.g. `alexnet-owt-7be5be79.pth`.
+        checkpoint: e.g. `alexnet-owt-7be5be79.pth`; where it is missing, torch hub's copy is taken (see `located`).
 
     Raises:
         MissingFile, BadValue: no such file, or other weights; the message names the file.

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from lsap.errors import BadValue
+from lsap.generator import Generator, StyledLayer
+from lsap.generator.ops import blur_kernel
 
 _PATTERNS = [
     (r"style\.(\d+)\.(weight|bias)", lambda m: f"mapping.layers.{int(m[1]) - 1}.{m[2]}"),
@@ -40,6 +42,47 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ours = _rename(name)
         renamed[ours] = tensor.reshape(_shape(ours, tensor))
     return renamed
+
+
+def publish(generator: Generator) -> dict[str, Tensor]:
+    """A generator's state under rosinality's names and in its shapes, constants included; the reverse of `rename`.
+
+    What the layout has no place for is left out: the mean latent, which lies beside it in a file, and a bound of
+    activations (`clamp`), which matters only where an activation reaches it.
+    """
+    ours = generator.state_dict()
+    published = {}
+    for depth in range(sum(name.startswith("mapping.") for name in ours) // 2):
+        for kind in ("weight", "bias"):
+            published[f"style.{depth + 1}.{kind}"] = ours[f"mapping.layers.{depth}.{kind}"]
+    published["input.input"] = ours["constant"]
+    kernel = blur_kernel(1, total=4.0)[0, 0]
+    convolutions = [layer for layer in generator.layers if layer.demodulates]
+    for layer in generator.layers:
+        theirs, ours_at = _published_layer(layer), f"blocks.{layer.name}"
+        published[f"{theirs}.conv.weight"] = ours[f"{ours_at}.weight"][None]
+        for kind in ("weight", "bias"):
+            published[f"{theirs}.conv.modulation.{kind}"] = ours[f"{ours_at}.affine.{kind}"]
+        if layer.demodulates:
+            published[f"{theirs}.noise.weight"] = ours[f"{ours_at}.noise_strength"].reshape(1)
+            published[f"{theirs}.activate.bias"] = ours[f"{ours_at}.bias"]
+        else:
+            published[f"{theirs}.bias"] = ours[f"{ours_at}.bias"].reshape(1, 3, 1, 1)
+        if layer.kind == "up":
+            published[f"{theirs}.conv.blur.kernel"] = kernel.clone()
+        elif layer.kind == "rgb" and layer.resolution > 4:
+            published[f"{theirs}.upsample.kernel"] = kernel.clone()
+    for index, layer in enumerate(convolutions):
+        published[f"noises.noise_{index}"] = ours[f"blocks.{layer.name}.noise"]
+    return published
+
+
+def _published_layer(layer: StyledLayer) -> str:
+    """The name of a layer there: the first ones stand apart, the others are counted."""
+    block = layer.resolution.bit_length() - 4  # 8 px: 0
+    if layer.resolution == 4:
+        return {"conv": "conv1", "rgb": "to_rgb1"}[layer.kind]
+    return {"up": f"convs.{2 * block}", "conv": f"convs.{2 * block + 1}", "rgb": f"to_rgbs.{block}"}[layer.kind]
 
 
 def _rename(name: str) -> str:

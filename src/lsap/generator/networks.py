@@ -140,9 +140,19 @@ class Generator(nn.Module):
         z = torch.randn(count, self.style_dim, generator=rng, device=device)
         return self.truncate(self.mapping(z.to(self.latent_avg.device)), psi)
 
-    def truncate(self, w: Tensor, psi: float) -> Tensor:
-        """Move codes [..., C] towards the mean: 1 leaves them, 0 gives the mean itself."""
-        return w if psi == 1 else self.latent_avg.lerp(w, psi)
+    def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """Move codes [..., C] towards the mean: psi 1 leaves them, 0 gives the mean itself.
+
+        Args:
+            w: w [N, C] or w_plus [N, L, C].
+            psi: share of the way from the mean that is kept.
+            cutoff: rows from this one on stay as they are, and the result is w_plus [N, L, C]; None moves all.
+        """
+        moved = w if psi == 1 else self.latent_avg.lerp(w, psi)
+        if cutoff is None:
+            return moved
+        rows, still = (code if code.ndim == 3 else code[:, None].expand(-1, self.n_latent, -1) for code in (moved, w))
+        return torch.cat([rows[:, :cutoff], still[:, cutoff:]], 1)
 
     def styles(self, codes: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         """The raw style [N, width] of every modulated layer, by name and in order.

@@ -1,5 +1,29 @@
 """What is minimised: terms over a `Fit`, and their weighted composition (Eq. 16)."""
 
-from lsap.objective.terms import L2, Alignment, Delta, Fit, Objective, Perceptual, Similarity, StyleSpace, Term
+from lsap.objective.terms import (
+    L2,
+    Adversarial,
+    Alignment,
+    Delta,
+    Fit,
+    Objective,
+    Perceptual,
+    Similarity,
+    StyleSpace,
+    Term,
+    WNorm,
+)
 
-__all__ = ["L2", "Alignment", "Delta", "Fit", "Objective", "Perceptual", "Similarity", "StyleSpace", "Term"]
+__all__ = [
+    "L2",
+    "Adversarial",
+    "Alignment",
+    "Delta",
+    "Fit",
+    "Objective",
+    "Perceptual",
+    "Similarity",
+    "StyleSpace",
+    "Term",
+    "WNorm",
+]

@@ -1,4 +1,4 @@
-"""What an embedding is asked for: one small class per term of Eq. 16, and their weighted composition.
+"""What an embedding is asked for: one small class per term of Eq. 16 and of its rivals, and their weighted composition.
 
 A term maps a `Fit` to one value per image; the objective takes weighted means. Terms can be had alone, as scores.
 """
@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lsap import features
 from lsap.alignment import Anchor, nscd
@@ -89,6 +90,38 @@ class Delta(Term):
     def forward(self, fit: Fit) -> Tensor:
         differences = fit.w_plus[:, 1 : fit.stage + 1] - fit.w_plus[:, :1]
         return torch.linalg.vector_norm(differences.float(), dim=2).sum(1)
+
+
+class WNorm(Term):
+    """How far codes lie from the mean latent: the length of w_plus - latent_avg over all rows together (pSp).
+
+    Args:
+        latent_avg: the generator's mean latent, [C] or [L, C].
+    """
+
+    def __init__(self, latent_avg: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("latent_avg", latent_avg.detach().clone(), persistent=False)
+
+    def forward(self, fit: Fit) -> Tensor:
+        offsets = fit.w_plus.float() - self.get_buffer("latent_avg")
+        return torch.linalg.vector_norm(offsets, dim=(1, 2))
+
+
+class Adversarial(Term):
+    """How well a discriminator tells codes from the generator's own w: softplus(-logit), mean over rows 0..stage (e4e).
+
+    Args:
+        discriminator: codes [..., C] → logits [...], above 0 where it takes them for the generator's own. It must not
+            train on this term: its parameters take no gradients (`lsap.embedding.Adversary` sees to that).
+    """
+
+    def __init__(self, discriminator: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, fit: Fit) -> Tensor:
+        return F.softplus(-self.discriminator(fit.w_plus[:, : fit.stage + 1])).mean(1)
 
 
 class StyleSpace(Protocol):

@@ -77,7 +77,19 @@ def save_safetensors(
 ) -> None:
     """Write tensors and their card as safetensors, whole or not at all; raises as `replacing` does."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, safetensors.torch.save(whole, dict(metadata) if metadata else None))
+    write_bytes(path, _sorted_card(safetensors.torch.save(whole, dict(metadata) if metadata else None)))
+
+
+def _sorted_card(data: bytes) -> bytes:
+    """The same file, its card in sorted order: safetensors writes it in any, and equal content makes equal bytes."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    if len(header.get("__metadata__", {})) < 2:
+        return data
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[start:]
 
 
 def remove_drafts(folder: Path) -> None:

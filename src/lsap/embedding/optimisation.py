@@ -1,0 +1,278 @@
+"""Embedding by optimisation, image by image: StyleGAN2's projection and, with alignment, LSAP_O (Eq. 17).
+
+Batched, yet with independent images: each has its own code, noise maps and random stream; losses are summed over images
+and Adam works element by element, so that what becomes of an image depends on nothing but the image, its name and the
+seed (up to the rounding of batched arithmetic). An image that fails or is finished leaves the batch; the others go on.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsap.embedding import noise
+from lsap.embedding.inference import Embedded, Embedding
+from lsap.embedding.projection import learning_rate, noise_strength, spread_of
+from lsap.errors import BadValue
+from lsap.generator import Generator, View
+from lsap.inversion import OwnNoise
+from lsap.objective import Fit, Objective
+from lsap.seeds import derive
+
+Start = Callable[[Tensor, Sequence[str]], Tensor]
+PROGRESS = 1e-3  # by what share its loss must fall for an image to count as still improving
+
+
+class MeanLatent:
+    """Start every image from the mean latent: images, names → w_plus [N, L, C]."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+
+    def __call__(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        return self.generator.latent_avg.expand(len(images), self.generator.n_latent, -1)
+
+
+class Optimisation(Embedding, abc.ABC):
+    """What W and W+ share: all but the shape of the code.
+
+    Args:
+        generator, fingerprint, name: as for `Embedding`.
+        view: the generator's image → the image that the losses see.
+        objective: weighted terms of a `Fit`; Eq. 17 is LPIPS and NSCD.
+        layers: names of the style space's layers, whose styles the alignment term reads.
+        start: where the codes begin.
+        seed: of noise maps and noise on the codes, together with the image's name.
+        steps: of Adam (0.9, 0.999).
+        lr, rampup, rampdown: the learning rate; see `learning_rate`.
+        lambda_noise: weight of the noise regulariser.
+        latent_noise, noise_ramp: noise on the codes; see `noise_strength`.
+        patience: steps without progress after which an image counts as finished; None: all steps for every image.
+        compiled: run the losses through `torch.compile`.
+
+    Raises:
+        BadValue: a number that cannot work.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        fingerprint: str,
+        name: str,
+        *,
+        view: View,
+        objective: Objective,
+        layers: Sequence[str],
+        start: Start,
+        seed: int = 0,
+        steps: int = 1000,
+        lr: float = 0.1,
+        rampup: float = 0.05,
+        rampdown: float = 0.25,
+        lambda_noise: float = 1e5,
+        latent_noise: float = 0.05,
+        noise_ramp: float = 0.75,
+        patience: int | None = None,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__(generator, fingerprint, name)
+        for what, value in (("lr", lr), ("rampup", rampup), ("rampdown", rampdown), ("noise_ramp", noise_ramp)):
+            if not 0 < value < float("inf"):
+                raise BadValue(f"optimisation.{what}={value}: a number above 0")
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise BadValue(f"steps={steps}: a whole number of at least 1")
+        if patience is not None and patience < 1:
+            raise BadValue(f"patience={patience}: a whole number of steps of at least 1, or null for all steps")
+        self.view, self.objective, self.layers, self.start, self.seed = view, objective, list(layers), start, seed
+        self.steps, self.lr, self.rampup, self.rampdown = steps, lr, rampup, rampdown
+        self.lambda_noise, self.latent_noise, self.noise_ramp = lambda_noise, latent_noise, noise_ramp
+        self.patience = patience
+        self.convolutions = [layer for layer in generator.layers if layer.demodulates]
+        self.spread = spread_of(generator)
+        self.losses: Callable[[Tensor, Tensor, Sequence[Tensor]], dict[str, Tensor]] = self.values
+        if compiled:
+            self.losses = torch.compile(self.values)
+
+    @abc.abstractmethod
+    def variable(self, w_plus: Tensor) -> Tensor:
+        """What is optimised, from codes [N, L, C] to start from."""
+
+    @abc.abstractmethod
+    def w_plus(self, variable: Tensor) -> Tensor:
+        """Codes [N, L, C] of it."""
+
+    def predict_step(self, batch: Mapping[str, Any], _: int = 0) -> Embedded:
+        with torch.enable_grad():  # Lightning predicts without gradients
+            return self.embed(batch["image"], batch["names"])
+
+    def embed(self, images: Tensor, names: Sequence[str]) -> Embedded:
+        """Optimise a batch; the algorithm, from top to bottom."""
+        with torch.no_grad():
+            start = self.variable(self.start(images, names)).to(images, copy=True)
+        streams = [torch.Generator().manual_seed(derive(self.seed, "invert", name)) for name in names]
+        maps = [m.to(images) for m in noise.draw([layer.resolution for layer in self.convolutions], streams)]
+        running = Running(images, list(names), streams, [start, *maps])
+        finished: list[Running] = []
+        failed: dict[str, str] = {}
+        for step in range(self.steps):
+            t = step / self.steps
+            code, *maps = running.variables
+            values = self.losses(running.images, code + self.jitter(t, running.streams, code), maps)
+            loss = torch.stack(list(values.values())).sum(0)
+            running.backward(loss)
+            sound = running.sound(loss)
+            if not all(sound):
+                failed |= dict.fromkeys(running.part([not s for s in sound]).names, _failure(values, step))
+                running = running.part(sound)
+            if len(running) == 0:
+                break
+            running.step(learning_rate(t, self.lr, self.rampup, self.rampdown))
+            self.normalise(running.variables[1:])
+            if self.patience is not None:
+                idle = running.idle(self.patience)
+                if any(idle):
+                    finished.append(running.part(idle))
+                    running = running.part([not i for i in idle])
+            if self.watch is not None:
+                self.watch((step + 1) / self.steps, {name: v.detach().mean().item() for name, v in values.items()})
+            if len(running) == 0:
+                break
+        return self.collect([*finished, running], names, failed)
+
+    def values(self, images: Tensor, code: Tensor, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The weighted loss terms of every image, [N] each."""
+        w_plus = self.w_plus(code)
+        styles = self.generator.styles(w_plus)
+        output = self.view(self.generator.synthesis(styles, noise=maps))
+        chosen = [styles[name] for name in self.layers]
+        fit = Fit(images=images, output=output, w_plus=w_plus, styles=chosen, stage=self.generator.n_latent - 1)
+        values = {name: weight * self.objective.terms[name](fit) for name, weight in self.objective.weights.items()}
+        return values | {"noise": self.lambda_noise * self.regularity(maps)}
+
+    def jitter(self, t: float, streams: Sequence[torch.Generator], code: Tensor) -> Tensor:
+        """Noise on the codes, of their shape; every image draws from its own stream."""
+        drawn = torch.stack([torch.randn(code.shape[1:], generator=stream) for stream in streams])
+        return noise_strength(t, self.latent_noise, self.noise_ramp) * self.spread * drawn.to(code)
+
+    def regularity(self, maps: Sequence[Tensor]) -> Tensor:
+        """How far every image's noise maps are from white noise, [N]."""
+        return noise.regularity(maps)
+
+    def normalise(self, maps: Sequence[Tensor]) -> None:
+        """Bring noise maps back to unit variance, in place."""
+        noise.normalise(maps)
+
+    def collect(self, runs: Sequence[Running], names: Sequence[str], failed: Mapping[str, str]) -> Embedded:
+        """Put the images back in their order, without noise on their codes and with the maps that were found."""
+        runs = [run for run in runs if len(run)]
+        if not runs:
+            return Embedded(None, failed=failed)
+        found = [name for run in runs for name in run.names]
+        order = sorted(range(len(found)), key=lambda place: list(names).index(found[place]))
+        whole = zip(*(run.variables for run in runs), strict=True)
+        code, *maps = (torch.cat([part.detach() for part in parts])[order] for parts in whole)
+        # Half precision, rounded before anything is drawn: what is shown and what is loaded again are equal to the bit.
+        state = {f"noise.{layer.name}": _halved(m) for layer, m in zip(self.convolutions, maps, strict=True)}
+        numbers = [(loss, steps) for run in runs for loss, steps in zip(run.last, run.steps, strict=True)]
+        notes = {found[i]: {"loss": float(f"{numbers[i][0]:.7g}"), "steps": numbers[i][1]} for i in order}
+        kept = self.inversion([found[i] for i in order], self.w_plus(code), OwnNoise(self.generator), state)
+        return Embedded(kept, notes, failed)
+
+
+class OptimisationInW(Optimisation):
+    """One w [N, C] for all rows: StyleGAN2's own projection and, with alignment, LSAP_O in W."""
+
+    def variable(self, w_plus: Tensor) -> Tensor:
+        return w_plus.mean(1)
+
+    def w_plus(self, variable: Tensor) -> Tensor:
+        return variable[:, None].expand(-1, self.generator.n_latent, -1)
+
+
+class OptimisationInWPlus(Optimisation):
+    """Every row its own: w_plus [N, L, C]."""
+
+    def variable(self, w_plus: Tensor) -> Tensor:
+        return w_plus
+
+    def w_plus(self, variable: Tensor) -> Tensor:
+        return variable
+
+
+class Running:
+    """The images of a batch that are still being optimised: their variables, Adam's memory of them, and their streams.
+
+    Args:
+        images: targets [N, 3, H, W].
+        names: theirs.
+        streams: a random stream for each.
+        variables: leaves [N, …] that are optimised.
+    """
+
+    def __init__(
+        self, images: Tensor, names: list[str], streams: list[torch.Generator], variables: Sequence[Tensor]
+    ) -> None:
+        self.images, self.names, self.streams = images, names, streams
+        self.variables = [v.detach().requires_grad_() for v in variables]
+        self.optimizer = torch.optim.Adam(self.variables, betas=(0.9, 0.999), eps=1e-8)
+        self.last = [float("nan")] * len(names)
+        self.best = [float("inf")] * len(names)
+        self.waited = [0] * len(names)
+        self.steps = [0] * len(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the losses [N]; they are summed, so that no image's gradient knows of another image."""
+        self.optimizer.zero_grad()
+        loss.sum().backward()
+        self.last = loss.detach().tolist()
+
+    def sound(self, loss: Tensor) -> list[bool]:
+        """Of every image, whether its loss and all its gradients are finite."""
+        fine = loss.detach().isfinite()
+        for variable in self.variables:
+            if variable.grad is not None:
+                fine = fine & variable.grad.isfinite().flatten(1).all(1)
+        return fine.tolist()
+
+    def step(self, rate: float) -> None:
+        """One update of Adam."""
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        self.steps = [steps + 1 for steps in self.steps]
+
+    def idle(self, patience: int) -> list[bool]:
+        """Of every image, whether its loss has not fallen by `PROGRESS` for so many steps."""
+        for place, loss in enumerate(self.last):
+            improved = loss < self.best[place] * (1 - PROGRESS)
+            self.best[place] = loss if improved else self.best[place]
+            self.waited[place] = 0 if improved else self.waited[place] + 1
+        return [waited >= patience for waited in self.waited]
+
+    def part(self, mask: Sequence[bool]) -> Running:
+        """The chosen images alone, with the gradients and the moments that they have."""
+        rows = [place for place, chosen in enumerate(mask) if chosen]
+        names, streams = [self.names[i] for i in rows], [self.streams[i] for i in rows]
+        some = Running(self.images[rows], names, streams, [v.detach()[rows].clone() for v in self.variables])
+        for old, new in zip(self.variables, some.variables, strict=True):
+            new.grad = None if old.grad is None else old.grad[rows]
+            memory = self.optimizer.state.get(old, {})
+            some.optimizer.state[new] = {k: v[rows] if v.ndim else v.clone() for k, v in memory.items()}
+        some.last, some.best = [self.last[i] for i in rows], [self.best[i] for i in rows]
+        some.waited, some.steps = [self.waited[i] for i in rows], [self.steps[i] for i in rows]
+        return some
+
+
+def _failure(values: Mapping[str, Tensor], step: int) -> str:
+    bad = [name for name, value in values.items() if not bool(value.isfinite().all())]
+    return f"not a number in step {step} ({', '.join(bad) or 'a gradient'})"
+
+
+def _halved(noise_map: Tensor) -> Tensor:
+    return noise_map.half() if noise_map.dtype == torch.float32 else noise_map

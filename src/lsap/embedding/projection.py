@@ -1,0 +1,38 @@
+"""What StyleGAN2's projector fixes besides its losses: how the rate and the noise on the codes go over time.
+
+arXiv:1912.04958, appendix D. Time t runs from 0 to 1 and is the step divided by the number of steps, so the very first
+update has rate 0: it only fills Adam's moments.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lsap.generator import Generator
+
+SAMPLES = 10_000  # codes that their spread is measured on
+
+
+def learning_rate(t: float, rate: float, rampup: float = 0.05, rampdown: float = 0.25) -> float:
+    """Rising in a line over the first `rampup` of the time, falling along a cosine over the last `rampdown` of it."""
+    fall = min(1.0, (1 - t) / rampdown)
+    return rate * (0.5 - 0.5 * math.cos(math.pi * fall)) * min(1.0, t / rampup)
+
+
+def noise_strength(t: float, strength: float = 0.05, ramp: float = 0.75) -> float:
+    """Of the noise on the codes, as a share of their spread: falling to 0 over the first `ramp` of the time."""
+    return strength * max(0.0, 1 - t / ramp) ** 2
+
+
+def spread(w: Tensor) -> float:
+    """How far codes w [N, C] lie from their mean: the root of the mean squared distance, one for all channels."""
+    return (w - w.mean(0)).square().sum(1).mean().sqrt().item()
+
+
+def spread_of(generator: Generator) -> float:
+    """`spread` of the generator's own codes, on samples of a fixed seed."""
+    with torch.no_grad():
+        return spread(generator.sample_w(SAMPLES, torch.Generator().manual_seed(0)))

@@ -1,0 +1,73 @@
+"""Judges and trunks from their files, wherever those lie, and the files of other kinds that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from golden import fill
+from lsap.errors import BadValue, MissingFile
+from lsap.features import CurricularFace
+from lsap.formats import load_curricularface, load_lpips, located, write_state
+from lsap.formats.places import places
+
+
+@pytest.fixture(scope="module")
+def curricular() -> dict[str, torch.Tensor]:
+    return fill.state_dict("curricularface_ir101", "facenet")
+
+
+@torch.no_grad()
+def test_curricularface_agrees_with_the_published_judge(curricular: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    spec = fill.load("curricularface_ir101")
+    torch.save(curricular, tmp_path / "CurricularFace_Backbone.pth")
+    judge = load_curricularface(tmp_path / "CurricularFace_Backbone.pth")
+    assert fill.check(spec, "embedding", judge.embed_faces(fill.inputs(spec)["face_112"])).rel_l2 < 1e-5
+    assert not any(module.training for module in judge.modules())
+    assert judge.label == "identity (CurricularFace IR-101)"
+
+
+def test_curricularface_knows_every_published_name_and_no_other(curricular: dict[str, torch.Tensor]) -> None:
+    with torch.device("meta"):
+        ours = CurricularFace().state_dict()
+    assert ours.keys() == curricular.keys()
+    assert all(ours[name].shape == tensor.shape for name, tensor in curricular.items())
+
+
+def test_curricularface_refuses_arcface_and_images_of_another_size() -> None:
+    face = fill.load("arcface_irse50")["models"]["facenet"]["tensors"]
+    state = {name: torch.zeros(()).expand(entry.get("shape", [])) for name, entry in face.items()}
+    with pytest.raises(BadValue, match=r"not those of a CurricularFace IR-101.*missing"):
+        CurricularFace.from_state(state)
+    with torch.device("meta"), pytest.raises(BadValue, match=r"256 x 256 pixels, but the images are 192 x 256"):
+        CurricularFace().embed(torch.zeros(1, 3, 192, 256))
+
+
+@torch.no_grad()
+def test_a_trunk_is_found_where_torch_hub_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    spec = fill.load("lpips_alex")
+    wanted = tmp_path / "weights" / "alexnet-owt-7be5be79.pth"
+    with pytest.raises(MissingFile, match=r"alexnet-owt-7be5be79\.pth does not exist"):
+        load_lpips("alex", wanted)
+    hub = tmp_path / "cache" / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    hub.parent.mkdir(parents=True)
+    torch.save(fill.state_dict(spec, "backbone"), hub)
+    assert located(wanted) == hub
+    distance = load_lpips("alex", wanted)
+    x = fill.inputs(spec)
+    assert torch.allclose(distance(x["x"], x["y"]), distance.package(x["x"], x["y"]).flatten(), rtol=1e-5)
+
+
+def test_a_file_is_found_under_the_suffix_of_its_lineage(tmp_path: Path) -> None:
+    wanted = tmp_path / "stylegan2-car-config-f.pt"
+    assert located(wanted) is None
+    (tmp_path / "stylegan2-car-config-f.pkl").touch()
+    assert located(wanted) == tmp_path / "stylegan2-car-config-f.pkl"
+    write_state(tmp_path / "stylegan2-car-config-f.safetensors", {"a": torch.zeros(1)}, {})
+    assert located(wanted) == tmp_path / "stylegan2-car-config-f.safetensors", "our own is preferred"
+    wanted.touch()
+    assert located(wanted) == wanted, "what was named comes first"
+    assert places(tmp_path / "images") == [tmp_path / "images"], "a folder is looked for only as it is"

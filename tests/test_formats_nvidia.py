@@ -1,0 +1,163 @@
+"""NVIDIA's pickles, PyTorch's and TensorFlow's: read without their code, equal to what was put into them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from golden import fill
+from layouts import nvidia_names, write_nvidia, write_tensorflow
+from lsap.errors import BadValue
+from lsap.formats import fingerprint, load_generator, read_state
+from lsap.formats.pickles import Record
+from lsap.generator import Generator, freeze
+
+
+@pytest.fixture
+def generator() -> Generator:
+    """16 px, two mapping layers, widths that all differ, no value at its start."""
+    made = Generator(16, 8, 2, {4: 6, 8: 5, 16: 4}, mapping_lr=0.01, clamp=256)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.nn.init.normal_(made.latent_avg)
+    return freeze(made)
+
+
+def test_a_pytorch_pickle_gives_the_generator_that_was_put_into_it(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_nvidia(tmp_path / "network.pkl", nvidia_names(generator), monkeypatch, lr=0.02)
+    again = load_generator(path, size=16)
+    assert fingerprint(again) == fingerprint(generator)
+    assert (again.clamp, again.mapping_lr) == (256, 0.02)
+    z = torch.randn(2, 8)
+    assert not torch.equal(again.mapping(z), generator.mapping(z)), "another learning-rate multiplier is another map"
+    w_plus = torch.randn(2, 6, 8)
+    assert torch.equal(again(w_plus), generator(w_plus))
+
+
+def test_objects_of_a_pickle_are_inert_records(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = read_state(write_nvidia(tmp_path / "n.pkl", nvidia_names(generator), monkeypatch))
+    assert content["training_set_kwargs"] == {"path": "x.zip"}
+    assert isinstance(content["G_ema"], Record)
+    assert content["G_ema"].name == "Generator"
+    assert content["G"] is content["G_ema"], "one object that was stored twice stays one"
+    assert not callable(content["D"])
+
+
+def test_a_pickle_without_mean_latent_clamp_and_noise_is_complete(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = nvidia_names(generator)
+    kept = {name: t for name, t in state.items() if not re.search(r"w_avg|noise", name)}
+    again = load_generator(write_nvidia(tmp_path / "n.pkl", kept, monkeypatch, clamp=None))
+    assert again.clamp is None
+    assert again.latent_avg.any()
+    w_plus = torch.randn(1, 6, 8)
+    assert torch.equal(again(w_plus), again(w_plus, noise="none"))
+    torch.testing.assert_close(again(w_plus), generator(w_plus, noise="none"))
+
+
+def test_a_bare_state_dict_of_nvidias_names_loads(generator: Generator, tmp_path: Path) -> None:
+    torch.save(nvidia_names(generator), tmp_path / "extracted.pt")
+    assert fingerprint(load_generator(tmp_path / "extracted.pt")) == fingerprint(generator)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("mapping.embed.weight", (8, 3), r"takes labels \(c_dim > 0\)"),
+        ("synthesis.b16.skip.weight", (4, 5, 1, 1), r"'synthesis\.b16\.skip\.weight' is no tensor"),
+        ("synthesis.b16.conv0.resample_filter", (12, 12), r"another filter than StyleGAN2's"),
+        ("synthesis.b16.conv0.bias", (9,), r"no complete 16-px generator: 1 of .*blocks\.up16\.bias"),
+    ],
+)
+def test_networks_of_another_kind_are_refused(
+    generator: Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    shape: tuple[int, ...],
+    message: str,
+) -> None:
+    state = nvidia_names(generator) | {name: torch.randn(shape)}
+    path = write_nvidia(tmp_path / "n.pkl", state, monkeypatch)
+    with pytest.raises(BadValue, match=rf"n\.pkl.*{message}"):
+        load_generator(path)
+
+
+def test_stylegan3_is_named_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_nvidia(tmp_path / "n.pkl", {"synthesis.input.weight": torch.zeros(2, 2)}, monkeypatch)
+    with pytest.raises(BadValue, match=r"n\.pkl: its network is a StyleGAN3 and no StyleGAN2 generator"):
+        load_generator(path)
+
+
+def test_a_tensorflow_pickle_gives_the_generator_that_was_put_into_it(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = load_generator(write_tensorflow(tmp_path / "g.pkl", generator, monkeypatch))
+    ours = again.state_dict()
+    for name, tensor in generator.state_dict().items():
+        if name.endswith("affine.bias"):  # 1 was taken off and put back
+            torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6)
+        else:
+            assert torch.equal(ours[name], tensor), name
+    w_plus = torch.randn(2, 6, 8)
+    torch.testing.assert_close(again(w_plus), generator(w_plus), rtol=1e-4, atol=1e-4)
+    assert again.clamp is None
+
+
+def test_a_tensorflow_network_of_another_architecture_is_refused(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tensorflow(tmp_path / "g.pkl", generator, monkeypatch, architecture="resnet")
+    with pytest.raises(BadValue, match=r"g\.pkl: its synthesis has the architecture 'resnet'"):
+        load_generator(path)
+
+
+# --- the recipe's numbers
+
+
+@pytest.fixture(scope="module")
+def recipe() -> tuple[fill.Spec, dict[str, torch.Tensor]]:
+    spec = fill.load("stylegan2_ada_256")
+    return spec, fill.state_dict(spec, "G_ema")
+
+
+def test_the_recipe_in_a_pytorch_pickle_gives_the_published_codes_and_image(
+    recipe: tuple[fill.Spec, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, state = recipe
+    generator = load_generator(write_nvidia(tmp_path / "ada.pkl", state, monkeypatch), size=256)
+    x = fill.inputs(spec)
+    w = generator.mapping(x["z"])
+    assert fill.check(spec, "w", w).rel_l2 < 1e-5
+    assert fill.check(spec, "w_psi07", generator.truncate(w, 0.7)).rel_l2 < 1e-5
+    truncated = generator.truncate(w, 0.5, cutoff=8)
+    assert fill.check(spec, "w_psi05_cutoff8_last_row", truncated[:, -1]).rel_l2 < 1e-5
+    assert torch.equal(truncated[:, 7], generator.truncate(w, 0.5))
+    assert torch.equal(truncated[:, 8], w)
+    with torch.no_grad():
+        image = generator(x["w_plus"][:1], noise="none")
+    assert fill.check(spec, "image_w_plus_no_noise", image).rel_l2 < 1e-4
+
+
+@pytest.mark.slow
+def test_the_recipe_in_a_tensorflow_pickle_gives_the_published_images(
+    recipe: tuple[fill.Spec, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, state = recipe
+    torch.save(state, tmp_path / "state.pt")
+    path = write_tensorflow(tmp_path / "g.pkl", load_generator(tmp_path / "state.pt"), monkeypatch, conv_clamp=256)
+    generator = load_generator(path, size=256)
+    assert generator.clamp == 256
+    x = fill.inputs(spec)
+    with torch.no_grad():
+        assert fill.check(spec, "image_w_plus_no_noise", generator(x["w_plus"][:1], noise="none")).rel_l2 < 1e-4
+        image = generator(generator.mapping(x["z"]))
+    assert fill.check(spec, "image_w", image).rel_l2 < 1e-4
