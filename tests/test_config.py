@@ -53,7 +53,9 @@ def test_the_default_is_the_paper_on_the_demo_domain() -> None:
 
 @pytest.mark.parametrize("path", [p for p in CONF.glob("*.yaml") if p.stem != "train"], ids=lambda p: p.stem)
 def test_every_command_composes(path: Path) -> None:
-    OmegaConf.to_container(composed(path.stem), resolve=True, throw_on_missing=True)
+    whole = OmegaConf.to_container(composed(path.stem), resolve=True, throw_on_missing=True)
+    assert isinstance(whole, dict)
+    assert whole["debug"] is False
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "target").glob("*.yaml")), ids=lambda p: p.stem)

@@ -6,12 +6,15 @@ Everything that can be wrong is looked for before anything is built, and all mis
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -21,7 +24,8 @@ from lsap.cli import positive
 from lsap.data import ImageDataModule, UnreadableImage
 from lsap.embedding import Adversary, LatentDiscriminator, RowEncoder, Stages
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import located, read_state
+from lsap.features import load_weights
+from lsap.formats import PublishedEncoder, located, read_encoder, read_state
 from lsap.generator import Generator, View
 from lsap.objective import Objective
 from lsap.seeds import derive
@@ -51,12 +55,8 @@ def check(config: DictConfig) -> None:
     """
     for name in ("max_steps", "batch_size"):
         positive(name, config[name])
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise BadValue(f"seed={config.seed}: seed is a whole number from 0 upwards")
-    for name in ("lr", *lambdas(config)):
-        value = config[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise BadValue(f"{name}={value}: {name} is a number from 0 upwards")
+    check_seed(config.seed)
+    check_weights(config, ["lr", *lambdas(config)])
     if config.lr == 0:
         raise BadValue("lr=0: nothing would be learned; lr is a number above 0")
     if config.get("lambda_adv", 1) == 0:
@@ -69,11 +69,37 @@ def check(config: DictConfig) -> None:
             f"batch_size={config.batch_size} cannot be shared equally by {processes} processes; it counts the images "
             f"of all of them together: take a multiple of {processes}"
         )
-    missing = [need for need in config.domain.needs if needed(config, need.key) and not present(config, need.key)]
+    needs = [need for need in config.domain.needs if needed(config, need.key)]
+    refuse_missing(f"domain={config.domain.name}", config, needs)
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what cannot be a seed; raises BadValue."""
+    if not isinstance(seed, int) or seed < 0:
+        raise BadValue(f"seed={seed}: seed is a whole number from 0 upwards")
+
+
+def check_weights(config: DictConfig, names: Sequence[str]) -> None:
+    """Refuse settings of these names that are no finite numbers from 0 upwards; raises BadValue."""
+    for name in names:
+        value = config[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise BadValue(f"{name}={value}: {name} is a number from 0 upwards")
+
+
+def refuse_missing(whose: str, config: DictConfig, needs: Sequence[DictConfig]) -> None:
+    """Name all files at once that are needed and not there, each with its source; raises MissingFile.
+
+    Args:
+        whose: who needs them, for the message.
+        config: whose settings say where the files are looked for.
+        needs: key of the setting, what it is, where it officially comes from.
+    """
+    missing = [need for need in needs if not present(config, need.key)]
     if missing:
         lines = [f"{need.key}={OmegaConf.select(config, need.key)} ({need.what}; {need.source})" for need in missing]
         raise MissingFile(
-            f"domain={config.domain.name} needs {len(missing)} {'file' if len(missing) == 1 else 'files'} that "
+            f"{whose} needs {len(missing)} {'file' if len(missing) == 1 else 'files'} that "
             f"{'is' if len(missing) == 1 else 'are'} not there:\n  "
             + "\n  ".join(lines)
             + f"\nput them there, or name where they lie, e.g. {missing[0].key}=/path/to/file"
@@ -245,6 +271,24 @@ def check_sizes(parts: Parts, data: ImageDataModule) -> None:
             )
 
 
+def refuse_nested_launch(config: DictConfig) -> None:
+    """Lightning starts its processes by repeating the command line; in a multirun each would start the sweep anew."""
+    swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if swept and process_count(config.trainer) > 1 and "RANK" not in os.environ:
+        raise BadValue(
+            f"trainer.devices={config.trainer.devices} within a multirun: every process would start the whole sweep "
+            "again; set trainer.devices=1, or start the members with torchrun or SLURM"
+        )
+
+
+def global_rank() -> int:
+    """This process's number before any Trainer exists, as Lightning, torchrun and SLURM hand it on."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
 def process_count(trainer: DictConfig) -> int:
     """How many training processes the `trainer` settings ask for, all nodes together."""
     devices = trainer.devices
@@ -262,3 +306,31 @@ def device_of(accelerator: str) -> torch.device:
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("cpu")
+
+
+def fill_encoder(encoder: RowEncoder, path: str | Path, size: int, title: str) -> PublishedEncoder:
+    """Give an encoder the weights of a file, mean latent included where the file has one.
+
+    Args:
+        encoder: filled in place.
+        path: `encoder.safetensors` of a run, or a published checkpoint.
+        size: pixels of the generator whose codes are wanted.
+        title: what to call the encoder in messages.
+
+    Raises:
+        MissingFile, BadValue: no such file, or no encoder of this kind and size.
+    """
+    found = read_encoder(path, kind=encoder.kind, size=size)
+    state = found.state if found.latent_avg is None else found.loadable(encoder.n_latent)
+    load_weights(encoder, state, title, optional=("latent_avg",))
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A setting with its references resolved, as plain containers."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def as_written(node: DictConfig) -> Any:
+    """A group of settings as its YAML says it, references unresolved."""
+    return OmegaConf.to_container(node, resolve=False)

@@ -53,6 +53,16 @@ def composed(config_name: str, overrides: Iterable[str] = (), searchpath: Sequen
         GlobalHydra.instance().hydra = outer
 
 
+def searchpath() -> list[str]:
+    """Folders of YAML that the user added with --config-dir or hydra.searchpath."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [
+        f"{s.schema}://{s.path}" for s in sources if s.provider in ("command-line", "hydra.searchpath in command-line")
+    ]
+
+
 def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
     """Make a function of a configuration into the command of `conf/<config_name>.yaml`."""
 

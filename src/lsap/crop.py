@@ -14,8 +14,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lsap.cli import command, positive
+from lsap.data import SUFFIXES
 from lsap.data.faces import Square, aligned, cut_out
-from lsap.data.folder import SUFFIXES, Folder
+from lsap.data.folder import Folder
 from lsap.data.landmarks import DetectedLandmarks, Landmarks, ListedLandmarks
 from lsap.data.opening import open_storage
 from lsap.data.source import UnreadableImage

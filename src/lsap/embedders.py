@@ -17,14 +17,25 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from lsap import train
-from lsap.assembly import RANDOM, Parts, checked_file, present
-from lsap.cli import composed, positive
-from lsap.data import Photographs, Source, UnreadableImage, open_images
+from lsap.assembly import (
+    RANDOM,
+    Parts,
+    as_written,
+    check_seed,
+    check_weights,
+    checked_file,
+    fill_encoder,
+    lambdas,
+    plain,
+    present,
+    refuse_missing,
+)
+from lsap.cli import composed, positive, searchpath
+from lsap.data import SUFFIXES, Photographs, Source, UnreadableImage, open_images
 from lsap.embedding import Embedding, EncoderEmbedding, Optimisation
 from lsap.embedding.optimisation import MeanLatent, Start
 from lsap.errors import BadValue, MissingFile, nearest
-from lsap.features import load_weights
-from lsap.formats import file_digest, fingerprint, read_codes, read_encoder
+from lsap.formats import file_digest, fingerprint, read_codes
 from lsap.runs import RunFolder
 
 # What an optimisation and the encoder that it starts from have in common.
@@ -56,28 +67,12 @@ def check(config: DictConfig) -> None:
     positive("images_per_batch", config.images_per_batch)
     if config.count is not None:
         positive("count", config.count)
-    if not isinstance(config.seed, int) or config.seed < 0:
-        raise BadValue(f"seed={config.seed}: seed is a whole number from 0 upwards")
-    for name in weights(config):
-        value = config[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise BadValue(f"{name}={value}: {name} is a number from 0 upwards")
+    check_seed(config.seed)
+    check_weights(config, lambdas(config))
     needs = [need for need in config.domain.needs if _needed(config, need.key)]
     if optimises(config) and _own_trunk(config) and config.lambda_lpips > 0:
         needs.append(OmegaConf.create(TRUNK_NEED))
-    missing = [need for need in needs if not present(config, need.key)]
-    if missing:
-        lines = [f"{need.key}={OmegaConf.select(config, need.key)} ({need.what}; {need.source})" for need in missing]
-        raise MissingFile(
-            f"embedding={config.embedding.name} on domain={config.domain.name} needs files that are not there: "
-            + "; ".join(lines)
-            + f". Put them there, or name where they lie, e.g. {missing[0].key}=/path/to/file"
-        )
-
-
-def weights(config: DictConfig) -> list[str]:
-    """The weights at the root of a configuration: `lambda_lpips`, …."""
-    return sorted(str(name) for name in config if str(name).startswith("lambda_"))
+    refuse_missing(f"embedding={config.embedding.name} on domain={config.domain.name}", config, needs)
 
 
 def _needed(config: DictConfig, key: str) -> bool:
@@ -133,7 +128,7 @@ class InversionParts(Parts):
         name = config.embedding.name
         if not optimises(config):
             return EncoderEmbedding(trained(self)[0], self.generator, self.fingerprint, name).to(self.device)
-        chosen = _plain(config.optimisation)
+        chosen = plain(config.optimisation)
         method: type[Optimisation] = get_class(chosen.pop("_target_"))
         return method(
             self.generator, self.fingerprint, name, view=self.view, objective=self.objective(), layers=self.space.names,
@@ -155,7 +150,7 @@ class InversionParts(Parts):
         """The same parts under the embedding that `init=encoder` starts from, as it is trained by default."""
         config = self.config
         chosen = [f"domain={config.domain.name}", f"embedding={config.init_embedding}"]
-        other = composed("invert", chosen, searchpath=train._searchpath())
+        other = composed("invert", chosen, searchpath=searchpath())
         for name in SHARED:
             if name in config:
                 other[name] = config[name]
@@ -179,11 +174,7 @@ def trained(parts: InversionParts) -> tuple[nn.Module, Path]:
     builder.generator = parts.generator
     encoder = builder.encoder()
     try:
-        found = read_encoder(path, kind=encoder.kind, size=parts.generator.size)
-        state = dict(found.state)
-        if found.latent_avg is not None:
-            state["latent_avg"] = found.latent_avg.expand_as(encoder.state_dict()["latent_avg"])
-        load_weights(encoder, state, f"this encoder (embedding={config.embedding.name})", optional=("latent_avg",))
+        found = fill_encoder(encoder, path, parts.generator.size, f"this encoder (embedding={config.embedding.name})")
         if found.generator not in (None, parts.fingerprint):
             raise BadValue(
                 f"this encoder belongs to generator {str(found.generator)[:12]}, but this run uses "
@@ -290,7 +281,7 @@ def chosen_images(config: DictConfig, view_size: tuple[int, int]) -> Chosen:
             raise BadValue(
                 f"images={path} and split={config.split}: a split is one of the domain's own; give one of both"
             )
-        if path.is_file() and path.suffix.lower() in (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"):
+        if path.is_file() and path.suffix.lower() in SUFFIXES:
             source: Source = Photographs(OneFile(path), [path.name], view_size, config.data.strict)
         else:
             source = open_images(path, view_size, config.data.strict, setting="images")
@@ -319,11 +310,11 @@ def run_folder(parts: InversionParts, chosen: Chosen) -> RunFolder:
     """Where the inversions of these settings, weights and images go; its `settings` are what the store keeps."""
     config = parts.config
     usual = composed(
-        "invert", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=train._searchpath()
+        "invert", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=searchpath()
     )
     settings, defaults = _settings(config), _settings(usual)
     for name in ("objective", "optimisation"):  # what only repeats a knob at the root need not be in the name too
-        if name in settings and _as_written(config[name]) == _as_written(usual[name]):
+        if name in settings and as_written(config[name]) == as_written(usual[name]):
             defaults[name] = settings[name]
     if config.images is not None:
         digest = hashlib.sha256("/".join(chosen.names).encode()).hexdigest()[:6]
@@ -350,16 +341,8 @@ def run_folder(parts: InversionParts, chosen: Chosen) -> RunFolder:
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    names = (*weights(config), *OF_OPTIMISATIONS, *OF_ALL) if optimises(config) else OF_ALL
-    return {name: _plain(config[name]) for name in names if name in config}
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _as_written(node: DictConfig) -> Any:
-    return OmegaConf.to_container(node, resolve=False)
+    names = (*lambdas(config), *OF_OPTIMISATIONS, *OF_ALL) if optimises(config) else OF_ALL
+    return {name: plain(config[name]) for name in names if name in config}
 
 
 def view_size(parts: InversionParts) -> tuple[int, int]:

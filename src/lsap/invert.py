@@ -23,14 +23,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from lsap import train
 from lsap.alignment import nscd
-from lsap.assembly import device_of, process_count
+from lsap.assembly import device_of, global_rank, process_count, refuse_nested_launch
 from lsap.cli import command
 from lsap.embedders import Chosen, InversionParts, check, chosen_images, run_folder, view_size
 from lsap.embedding import Embedded
 from lsap.errors import BadValue, StoppedRun
-from lsap.evaluation.fidelity import CodeDiversity, LayerNSCD, Row, labels, synthetic_row
+from lsap.evaluation.fidelity import CodeDiversity, LayerNSCD, Row, labels, seven_digits, synthetic_row
 from lsap.evaluation.inversions import inversion_report, overview
 from lsap.formats import Codes, write_codes
 from lsap.inversion import Inversion
@@ -58,7 +57,7 @@ def invert(config: DictConfig) -> Inverted:
         StoppedRun: the disk or the memory is full; what was done stays.
     """
     check(config)
-    train._refuse_nested_launch(config)
+    refuse_nested_launch(config)
     parts = InversionParts(config, device_of(config.trainer.accelerator))
     chosen = chosen_images(config, view_size(parts))
     folder = run_folder(parts, chosen)
@@ -68,11 +67,11 @@ def invert(config: DictConfig) -> Inverted:
     if (path / "summary.json").is_file() and not store.unfinished():
         print(f"finished before: {path}/report.html (delete the folder to invert again)")
         return stored(path)
-    if train.global_rank() == 0:
+    if global_rank() == 0:
         write_text(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     if store.unfinished():
         _work(config, parts, chosen, store)
-    if train.global_rank() != 0:
+    if global_rank() != 0:
         return Inverted(path, {}, False)
     left = store.unfinished()
     if left:
@@ -192,7 +191,7 @@ def measure(parts: InversionParts, inversion: Inversion, images: Tensor) -> tupl
         values["identity"] = F.cosine_similarity(embedder.embed(output).double(), embedder.embed(images).double())
     rows: dict[str, Row] = {}
     for place, name in enumerate(inversion.names):
-        rows[name] = {key: _seven(values[key][place].item()) if key in values else None for key in MEASURES}
+        rows[name] = {key: seven_digits(values[key][place]) if key in values else None for key in MEASURES}
     return rows, parts.picture_rows(image).cpu()
 
 
@@ -209,10 +208,6 @@ def _rows(
         else:
             rows.append({"name": name, **measured[name]})
     return rows
-
-
-def _seven(value: float) -> float:
-    return float(f"{value:.7g}")
 
 
 # ---- results
@@ -262,7 +257,7 @@ def means(parts: InversionParts, rows: list[Row], codes: Tensor) -> Row:
     row: Row = {}
     for key in MEASURES:
         values = [each[key] for each in rows if each.get(key) is not None]
-        row[key] = _seven(sum(values) / len(values)) if values else None
+        row[key] = seven_digits(sum(values) / len(values)) if values else None
     mean = parts.space.mean
     spread, layers = CodeDiversity([len(m) for m in mean]), LayerNSCD([m.cpu() for m in mean])
     with torch.no_grad():
@@ -270,9 +265,9 @@ def means(parts: InversionParts, rows: list[Row], codes: Tensor) -> Row:
             styles = [style.cpu() for style in parts.space.styles(part.to(parts.device))]
             spread.update(styles)
             layers.update(styles)
-    row["diversity"] = _seven(spread.compute().item())
+    row["diversity"] = seven_digits(spread.compute())
     row["n"] = len(codes)
-    row["nscd_layers"] = {n: _seven(v) for n, v in zip(parts.space.names, layers.compute().tolist(), strict=True)}
+    row["nscd_layers"] = {n: seven_digits(v) for n, v in zip(parts.space.names, layers.compute().tolist(), strict=True)}
     return row
 
 

@@ -13,7 +13,7 @@ from lsap.assembly import cache_folder, device_of
 from lsap.cli import command
 from lsap.demo import weights as demo
 from lsap.errors import BadValue
-from lsap.evaluation.fidelity import CodeDiversity, synthetic_row
+from lsap.evaluation.fidelity import CodeDiversity, seven_digits, synthetic_row
 from lsap.formats import fingerprint, load_generator, read_codes
 from lsap.runs import write_json
 
@@ -56,14 +56,15 @@ def score(config: DictConfig) -> dict[str, Any]:
         "rows": {
             "synthetic": {key: reference[key] for key in (*COLUMNS, "n")},
             Path(config.codes).name: {
-                "nscd": _plain(unit.mean()), "nscd_raw": _plain(raw.mean()), "diversity": spread, "n": count,
+                "nscd": seven_digits(unit.mean()), "nscd_raw": seven_digits(raw.mean()), "diversity": spread,
+                "n": count,
             },
         },
         "images": [
-            {"name": name, "nscd": _plain(u.mean()), "nscd_raw": _plain(r.mean())}
+            {"name": name, "nscd": seven_digits(u.mean()), "nscd_raw": seven_digits(r.mean())}
             for name, u, r in zip(names, unit, raw, strict=True)
         ],
-        "layers": {name: _plain(value) for name, value in zip(space.names, unit.mean(0), strict=True)},
+        "layers": {name: seven_digits(value) for name, value in zip(space.names, unit.mean(0), strict=True)},
         "generator": stamp,
     }  # fmt: skip
     _show(results)
@@ -87,10 +88,6 @@ def _show(results: dict[str, Any]) -> None:
         "nscd: 0 along the mean style, 2 opposite it; below `synthetic` means nearer the mean than a typical sample. "
         "Only nscd_raw may stand beside published values."
     )
-
-
-def _plain(value: torch.Tensor) -> float:
-    return float(f"{value.item():.7g}")
 
 
 main = command("nscd")(score)

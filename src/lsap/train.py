@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -25,15 +22,20 @@ from pytorch_lightning.loggers.logger import Logger
 
 from lsap.assembly import (
     Parts,
+    as_written,
     check,
     check_sizes,
     check_trainable,
     checked_file,
     device_of,
+    fill_encoder,
+    global_rank,
     lambdas,
+    plain,
     process_count,
+    refuse_nested_launch,
 )
-from lsap.cli import command, composed
+from lsap.cli import command, composed, searchpath
 from lsap.data import ImageDataModule
 from lsap.embedding import EncoderTraining, RowEncoder
 from lsap.errors import BadValue
@@ -41,8 +43,7 @@ from lsap.evaluation.fidelity import Row, evaluate, evaluate_mean_latent, labels
 from lsap.evaluation.pictures import reconstruction_grid
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.report import row_title, training_report
-from lsap.features import load_weights
-from lsap.formats import file_digest, fingerprint, read_encoder, write_state
+from lsap.formats import file_digest, fingerprint, write_state
 from lsap.runs import (
     AtomicCheckpoints,
     LastCheckpoint,
@@ -81,7 +82,7 @@ def train(config: DictConfig) -> Trained:
     """
     check_trainable(config)
     check(config)
-    _refuse_nested_launch(config)
+    refuse_nested_launch(config)
     parts = Parts(config, device_of(config.trainer.accelerator))
     data = parts.data()
     folder = run_folder(config, parts, data.train.names)
@@ -137,11 +138,7 @@ def start_from(encoder: RowEncoder, path: str, size: int) -> None:
         BadValue: the file holds no encoder of this kind and size.
     """
     try:
-        found = read_encoder(path, kind=encoder.kind, size=size)
-        state = dict(found.state)
-        if (mean := found.latent_avg) is not None:
-            state["latent_avg"] = mean.expand(encoder.n_latent, -1) if mean.ndim == 1 or len(mean) == 1 else mean
-        load_weights(encoder, state, f"this encoder ({type(encoder).__name__})", optional=("latent_avg",))
+        fill_encoder(encoder, path, size, f"this encoder ({type(encoder).__name__})")
     except BadValue as error:
         raise BadValue(f"init={path}: {str(error).removeprefix(f'{path}: ')}") from error
 
@@ -157,15 +154,15 @@ def row_name(config: DictConfig) -> str:
 def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFolder:
     """The folder that these settings, these weights and training images of these names call for."""
     usual = composed(
-        "train", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=_searchpath()
+        "train", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=searchpath()
     )
     settings, defaults = (
-        {name: _plain(c[name]) for name in (*lambdas(c), *IDENTITY) if name in c}
-        | {"train": {k: v for k, v in _plain(c.data.train).items() if k not in ("root", "strict")}}
+        {name: plain(c[name]) for name in (*lambdas(c), *IDENTITY) if name in c}
+        | {"train": {k: v for k, v in plain(c.data.train).items() if k not in ("root", "strict")}}
         for c in (config, usual)
     )
     for name in IDENTITY:  # a setting that only repeats another one (objective.nscd.weight) need not be in the name too
-        if OmegaConf.is_config(config.get(name)) and _as_written(config[name]) == _as_written(usual[name]):
+        if OmegaConf.is_config(config.get(name)) and as_written(config[name]) == as_written(usual[name]):
             defaults[name] = settings[name]
     for name in WEIGHTS:
         mark = _mark(config, parts, name)
@@ -177,14 +174,6 @@ def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFol
     settings["init"] = None if config.init is None else file_digest(checked_file("init", config.init))[:12]
     defaults["init"] = None
     return RunFolder(config.outputs, config.domain.name, config.embedding.name, settings, defaults)
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def _as_written(node: DictConfig) -> Any:
-    return OmegaConf.to_container(node, resolve=False)
 
 
 def _mark(config: DictConfig, parts: Parts, name: str) -> str:
@@ -335,34 +324,6 @@ def _panels(config: DictConfig, data: ImageDataModule) -> list[Callback]:
     from lsap.evaluation.panels import Panels
 
     return [Panels(data.train.read(data.val_indices[:8]))]
-
-
-def _searchpath() -> list[str]:
-    """Folders of YAML that the user added with --config-dir or hydra.searchpath."""
-    if not HydraConfig.initialized():
-        return []
-    sources = HydraConfig.get().runtime.config_sources
-    return [
-        f"{s.schema}://{s.path}" for s in sources if s.provider in ("command-line", "hydra.searchpath in command-line")
-    ]
-
-
-def _refuse_nested_launch(config: DictConfig) -> None:
-    """Lightning starts its processes by repeating the command line; in a multirun each would start the sweep anew."""
-    swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if swept and process_count(config.trainer) > 1 and "RANK" not in os.environ:
-        raise BadValue(
-            f"trainer.devices={config.trainer.devices} within a multirun: every process would start the whole sweep "
-            "again; set trainer.devices=1, or start the members with torchrun or SLURM"
-        )
-
-
-def global_rank() -> int:
-    """This process's number before any Trainer exists, as Lightning, torchrun and SLURM hand it on."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
 
 
 main = command("train")(train)

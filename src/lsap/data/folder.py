@@ -6,10 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsap.data.storage import SUFFIXES, Photographs, are_images, found, image_size
+from lsap.data.storage import Photographs, are_images, found, image_size
 from lsap.errors import BadValue, MissingFile
-
-__all__ = ["SUFFIXES", "Folder", "ImageFolder", "existing", "listing"]
 
 
 class Folder:

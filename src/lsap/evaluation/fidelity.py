@@ -314,12 +314,12 @@ def synthetic_row(space: NormalizedStyleSpace) -> Row:
     Unit NSCD 1 − ‖μ_l‖ and raw NSCD 1 − ‖μ_l‖² (Eq. 12, averaged over layers); their diversity is the latter.
     """
     lengths = torch.stack([m.double().norm() for m in space.mean])
-    raw = _plain((1 - lengths.square()).mean())
+    raw = seven_digits((1 - lengths.square()).mean())
     return {
         "mse": None,
         "lpips": None,
         "identity": None,
-        "nscd": _plain((1 - lengths).mean()),
+        "nscd": seven_digits((1 - lengths).mean()),
         "nscd_raw": raw,
         "diversity": raw,
         "n": space.samples,
@@ -362,19 +362,19 @@ def _measure(
     if not count:
         raise BadValue("there is no image to evaluate; give a folder with images, or a larger held-out share")
     row: Row = dict.fromkeys(("mse", "lpips", "identity", "nscd", "nscd_raw", "diversity"))
-    row |= {name: _plain(value) for name, value in scalars.compute().items()}
+    row |= {name: seven_digits(value) for name, value in scalars.compute().items()}
     row["nscd_layers"] = _by_layer(space, layers.compute())
     row["n"] = count
     return row
 
 
 def _by_layer(space: NormalizedStyleSpace, values: Tensor) -> dict[str, float]:
-    return {name: _plain(value) for name, value in zip(space.names, values, strict=True)}
+    return {name: seven_digits(value) for name, value in zip(space.names, values, strict=True)}
 
 
-def _plain(value: Tensor) -> float:
+def seven_digits(value: Tensor | float) -> float:
     """A number for a results file: seven digits, all that single precision holds."""
-    return float(f"{value.item():.7g}")
+    return float(f"{float(value):.7g}")
 
 
 def _same_shape(output: Tensor, images: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsap.features.identity import crop_faces
-from lsap.features.irse import Unit
+from lsap.features.irse import Unit, residual_body
 from lsap.features.judge import Judge, load_weights
 
 STAGES = ((64, 3), (128, 13), (256, 30), (512, 3))  # (channels, units); the first unit of a stage halves the map
@@ -41,12 +41,7 @@ class CurricularFace(Judge):
     def __init__(self) -> None:
         super().__init__()
         self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
-        units, before = [], 64
-        for channels, count in STAGES:
-            for index in range(count):
-                units.append(PlainUnit(before, channels, 2 if index == 0 else 1))
-                before = channels
-        self.body = nn.Sequential(*units)
+        self.body = residual_body(PlainUnit, STAGES)
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(512),
             nn.Dropout(0.4),  # inactive here; it keeps the published numbering

@@ -6,6 +6,7 @@ body without renaming (ArcFace, Deng et al. 2019; squeeze-and-excitation, Hu et 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,6 +64,16 @@ class Unit(nn.Module):
         return out
 
 
+def residual_body(unit: type[Unit], stages: Sequence[tuple[int, int]]) -> nn.Sequential:
+    """Residual units from 64 channels on, by stages of (channels, units); the first unit of each halves the map."""
+    units, before = [], 64
+    for channels, count in stages:
+        for index in range(count):
+            units.append(unit(before, channels, 2 if index == 0 else 1))
+            before = channels
+    return nn.Sequential(*units)
+
+
 class IRSE50(nn.Module):
     """Stem at full resolution and 24 residual units in four stages; the base of ArcFace and of the pyramid encoder.
 
@@ -75,12 +86,7 @@ class IRSE50(nn.Module):
         self.input_layer = nn.Sequential(
             nn.Conv2d(input_channels, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
         )
-        units, before = [], 64
-        for channels, count in STAGES:
-            for index in range(count):
-                units.append(Unit(before, channels, 2 if index == 0 else 1))
-                before = channels
-        self.body = nn.Sequential(*units)
+        self.body = residual_body(Unit, STAGES)
 
     def maps(self, images: Tensor) -> Maps:
         """Feature maps at 1/4, 1/8 and 1/16 of the images [N, C, H, W] in [-1, 1]."""

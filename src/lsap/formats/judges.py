@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lsap.errors import BadValue
@@ -15,10 +17,8 @@ def load_arcface(checkpoint: str | Path) -> ArcFace:
     Raises:
         MissingFile, BadValue: no such file, or other weights; the message names the file.
     """
-    try:
+    with _naming(checkpoint):
         return ArcFace.from_state(read_state(checkpoint))
-    except BadValue as error:
-        raise _named(checkpoint, error) from error
 
 
 def load_curricularface(checkpoint: str | Path) -> CurricularFace:
@@ -27,10 +27,8 @@ def load_curricularface(checkpoint: str | Path) -> CurricularFace:
     Raises:
         MissingFile, BadValue: no such file, or other weights; the message names the file.
     """
-    try:
+    with _naming(checkpoint):
         return CurricularFace.from_state(read_state(checkpoint))
-    except BadValue as error:
-        raise _named(checkpoint, error) from error
 
 
 def load_moco(checkpoint: str | Path) -> MoCo:
@@ -39,10 +37,8 @@ def load_moco(checkpoint: str | Path) -> MoCo:
     Raises:
         MissingFile, BadValue: no such file, or other weights; the message names the file.
     """
-    try:
+    with _naming(checkpoint):
         return MoCo.from_state(read_state(checkpoint))
-    except BadValue as error:
-        raise _named(checkpoint, error) from error
 
 
 def load_lpips(net: str, checkpoint: str | Path) -> LPIPS:
@@ -55,12 +51,16 @@ def load_lpips(net: str, checkpoint: str | Path) -> LPIPS:
     Raises:
         MissingFile, BadValue: no such file, or other weights; the message names the file.
     """
-    try:
+    with _naming(checkpoint):
         return LPIPS.from_state(net, read_state(checkpoint))
+
+
+@contextmanager
+def _naming(checkpoint: str | Path) -> Iterator[None]:
+    """What is wrong with weights is said with the file that they came from."""
+    try:
+        yield
     except BadValue as error:
-        raise _named(checkpoint, error) from error
-
-
-def _named(checkpoint: str | Path, error: BadValue) -> BadValue:
-    text = str(error)
-    return error if str(checkpoint) in text else BadValue(f"{checkpoint}: {text}")
+        if str(checkpoint) in str(error):
+            raise
+        raise BadValue(f"{checkpoint}: {error}") from error

@@ -26,6 +26,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lsap.data import SUFFIXES
 from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.generator import Generator
 from lsap.inversion import Inversion, restored
@@ -34,7 +35,6 @@ from lsap.runs.folder import difference, plain
 from lsap.runs.lock import Lock
 
 FORMAT = "lsap.store/1"
-PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 Row = dict[str, Any]
 VERSIONED = ("batches", "images")  # what checksums cover, beside the plan
 
@@ -329,7 +329,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 def _stem(name: str) -> str:
     """A name without the suffix of a photograph."""
-    for suffix in PHOTOGRAPHS:
+    for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
