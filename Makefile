@@ -1,13 +1,13 @@
 # Each target does all the set-up that it needs; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint bench clean
+.PHONY: help setup demo test slow lint bench reproduce clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv and install lsap with the tested versions of everything
 
@@ -34,6 +34,9 @@ lint: $(READY) ## style, formatting and types
 
 bench: $(READY) ## speed ratios on this machine: convolution forms, precisions
 	$(BIN)/python -m lsap.bench
+
+reproduce: $(READY) ## a table of the paper: make reproduce EXPERIMENT=table4_lambda [DOMAIN=demo]
+	$(BIN)/python -m lsap.reproduce experiment=$(EXPERIMENT) domain=$(or $(DOMAIN),demo) save_to=experiments/$(EXPERIMENT)
 
 clean: ## remove outputs, caches and builds (not .venv)
 	rm -rf outputs build dist .pytest_cache .mypy_cache .ruff_cache multirun

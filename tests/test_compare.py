@@ -19,6 +19,7 @@ TINY = [
     "data.val_images=4",
     "data.tests.rich.count=9",
     "data.tests.plain.count=5",
+    "data.tests.far.count=6",
     "space.samples=512",
 ]
 
@@ -54,18 +55,21 @@ def test_both_encoders_saw_the_same_images_and_start(page: Path) -> None:
 
 def test_edits_have_the_effect_that_was_asked_for_or_say_how_far_they_got(page: Path) -> None:
     edits = json.loads((page.parent / "summary.json").read_text())["edits"]
-    for row in ("lambda_0", "lambda_0.5"):
-        assert set(edits[row]) == {"pose", "smile"}
-        for edit in edits[row].values():
+    assert set(edits) == {"rich", "far"}
+    for found in (row for split in edits.values() for row in split.values()):
+        assert set(found) == {"pose", "smile", "age"}
+        for edit in found.values():
             assert edit["effect"] == pytest.approx(1.0, rel=0.03) or (edit["strength"] == 3.0 and edit["effect"] < 1)
-            assert edit["leakage"] > 0
+            assert edit["leakage"] > edit["excess"]
+            assert edit["distance"] > 0
 
 
 def test_the_page_shows_the_pictures_and_names_its_control(page: Path) -> None:
     text = page.read_text()
     assert "Control: the plain split" in text
-    assert text.count("data:image/png") >= 8 * 7  # input, two inversions, four edits of eight people
-    assert (page.parent / "comparison.png").stat().st_size > 10_000
+    assert text.count("data:image/png") >= (8 + 6) * 9  # input, two inversions, six edits; rich and far
+    for picture in ("comparison.png", "comparison-far.png"):
+        assert (page.parent / picture).stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("lambdas", ["[0.5]", "[0.5,0.5]", "[-1,0]", "[a,b]", "null"])

@@ -61,7 +61,7 @@ def test_every_command_composes(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((CONF / "target").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_pretraining_target_builds(path: Path) -> None:
     config = composed("pretrain", [f"target={path.stem}"])
-    assert config.target.name == path.stem
+    assert config.target.name == {"adversarial": "generator"}.get(path.stem, path.stem)  # phases of one network
     module = instantiate(config.target.module, seed=0, _convert_="all", **compilation_off(config.target.module))
     assert sum(p.numel() for p in module.product.parameters()) > 1000
 

@@ -53,6 +53,10 @@ class Tiny(LightningModule):
         self.view = View(16)
         self.encoder = Guess(self.generator)
 
+    @property
+    def inverter(self) -> nn.Module:
+        return self.encoder
+
     def training_step(self, images: Tensor, _: int) -> Tensor:
         loss = self.encoder(images).square().mean()
         self.log("train/loss", loss)
@@ -229,7 +233,7 @@ def test_a_resumed_run_keeps_its_id_and_its_rows(tmp_path: Path, monkeypatch: py
     settings = (
         "logger=wandb", f"outputs={tmp_path}", "max_steps=20", "batch_size=2", "space.samples=100", "lambda_lpips=0",
         "data.train.count=24", "data.val_images=4", "data.tests.rich.count=2", "data.tests.plain.count=2",
-        "trainer.accelerator=cpu", "trainer.val_check_interval=0.5",
+        "data.tests.far.count=2", "trainer.accelerator=cpu", "trainer.val_check_interval=0.5",
     )  # fmt: skip
     config = composed("train", settings)
     step = EncoderTraining.training_step

@@ -9,21 +9,19 @@ import pytest
 import torch
 
 from lsap.editing.directions import (
-    Direction,
     apply,
     check_generator,
     conditional,
     data_direction,
-    load_directions,
     matched_strength,
-    save_directions,
 )
 from lsap.errors import BadValue, MissingFile
+from lsap.formats import Direction, load_directions, save_directions
 
 
 def along(*vector: float, name: str = "smile", std: float = 1.0, generator: str = "a" * 64) -> Direction:
     unit = torch.tensor(vector) / math.hypot(*vector)
-    return Direction(name, unit, std, 1.0, generator)
+    return Direction(name=name, vector=unit, step=std, change=1.0, generator=generator)
 
 
 def test_direction_is_the_mean_path_of_the_codes() -> None:
@@ -33,7 +31,7 @@ def test_direction_is_the_mean_path_of_the_codes() -> None:
     found = data_direction("smile", w, value, "a" * 64)
     torch.testing.assert_close(found.vector, torch.tensor([0.0, 0.6, 0.0, 0.8]), rtol=0, atol=1e-6)
     assert found.change == pytest.approx(0.2, rel=1e-6)  # five units of length for one of the attribute
-    assert found.std == pytest.approx(5 * value.std(correction=0).item(), rel=1e-6)
+    assert found.step == pytest.approx(5 * value.std(correction=0).item(), rel=1e-6)
 
 
 def test_independent_factors_cancel_out_of_a_direction() -> None:
@@ -59,7 +57,7 @@ def test_moving_by_the_direction_changes_the_attribute_as_promised() -> None:
     found = data_direction("age", w, value, "g")
     moved = apply(w, found, 2.0)
     change = ((moved - w) @ torch.tensor([1.0, -2.0, 2.0]) / 9).mean().item()
-    assert change == pytest.approx(2.0 * found.std * found.change, rel=1e-4)
+    assert change == pytest.approx(2.0 * found.step * (found.change or 0), rel=1e-4)
 
 
 def test_nothing_is_learned_from_what_does_not_vary() -> None:
@@ -76,11 +74,11 @@ def test_nothing_is_learned_from_what_does_not_vary() -> None:
 
 def test_a_conditional_direction_is_at_a_right_angle_to_the_others() -> None:
     w = torch.randn(2000, 3) * torch.tensor([1.0, 2.0, 5.0])
-    pose, age, again = along(1, 1, 1, name="pose"), along(1, 0, 0, name="age"), along(2, 0, 0, name="age again")
+    pose, age, again = along(1, 1, 1, name="pose"), along(1, 0, 0, name="age"), along(2, 0, 0, name="age_again")
     pure = conditional(pose, [age, again], w)
     torch.testing.assert_close(pure.vector, torch.tensor([0.0, 0.5**0.5, 0.5**0.5]))
     assert pure.change == pytest.approx((2 / 3) ** 0.5)  # the cosine between old and new
-    assert pure.std == pytest.approx((29 / 2) ** 0.5, rel=0.05)  # variances 4 and 25, half of each
+    assert pure.step == pytest.approx((29 / 2) ** 0.5, rel=0.05)  # variances 4 and 25, half of each
     assert conditional(pose, [], w).vector.tolist() == pytest.approx(pose.vector.tolist())
 
 
@@ -138,7 +136,7 @@ def test_directions_are_read_back_as_they_were_saved(tmp_path: Path) -> None:
     for direction in saved:
         read = found[direction.name]
         assert torch.equal(read.vector, direction.vector)
-        assert (read.std, read.change, read.generator) == (direction.std, direction.change, direction.generator)
+        assert (read.step, read.change, read.generator) == (direction.step, direction.change, direction.generator)
 
 
 def test_directions_of_another_generator_are_refused_naming_both(tmp_path: Path) -> None:

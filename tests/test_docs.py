@@ -201,7 +201,7 @@ def test_the_files_that_domains_need_are_all_in_the_table(configs: dict[str, Dic
 
 
 def test_the_factors_are_those_of_the_renderer() -> None:
-    errors = json.loads((WEIGHTS / "trunk.card.json").read_text())["quality"]
+    errors = json.loads((WEIGHTS / "reader.card.json").read_text())["quality"]
     expected = [
         [f"`{f.name}`", "the person" if f.identity else "the moment", f.low, f.high, f"{errors[f'plain/{f.name}']:.2f}"]
         for f in FACTORS

@@ -1,4 +1,4 @@
-"""pSp and e4e trained end to end: what a run leaves, killed and started again, several devices, started from a file."""
+"""pSp, e4e and ReStyle trained end to end: what a run leaves, killed and resumed, several devices, from a file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,26 @@ from conftest import Command
 from lsap import compare
 from lsap.assembly import Parts
 from lsap.cli import composed
-from lsap.embedding import AdversarialTraining, Adversary, EncoderTraining, PSPEncoder, PyramidEncoder, SmallPSPEncoder
+from lsap.embedding import (
+    AdversarialTraining,
+    Adversary,
+    EncoderTraining,
+    PSPEncoder,
+    PyramidEncoder,
+    RestyleTraining,
+    SmallPSPEncoder,
+)
+from lsap.encoder_runs import run_folder
 from lsap.errors import BadValue
 from lsap.formats import read_card, read_state, write_state
-from lsap.train import Trained, run_folder, start_from, train, training_module
+from lsap.train import Trained, start_from, train, training_module
 from test_compare import TINY
 from test_train import WHOLE, assert_same_outcome, files, killed_at, launch, only_run, rows
 
 Start = Callable[..., Trained]
 SMALL = "lsap.embedding.SmallPyramidEncoder"
 SMALL_PSP = "lsap.embedding.SmallPSPEncoder"
+SMALL_ITERATED = "lsap.embedding.SmallIterativeEncoder"
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +45,12 @@ def own(
 
     def overrides(embedding: str) -> list[str]:
         stages = [] if embedding == "psp" else ["stages.start=0.25", "stages.every=0.125"]
-        opposed = ["adversary.pool=3", "adversary.r1_every=3", "adversary.lr=0.002"] if embedding == "e4e" else []
+        opposed = ["adversary.pool=3", "adversary.r1_every=3", "adversary.lr=0.002"] if "e4e" in embedding else []
         return [
             "domain=church", f"embedding={embedding}", f"generator.checkpoint={generator_file}", f"data.root={images}",
             "generator.size=32", "view.size=32", "image_size=[32,32]", f"encoders.progressive={SMALL}",
-            f"encoders.independent={SMALL_PSP}", "backbone.checkpoint=random", "lambda_lpips=0", "lambda_id=0",
+            f"encoders.independent={SMALL_PSP}", f"encoders.iterated={SMALL_ITERATED}", "backbone.checkpoint=random",
+            "lambda_lpips=0", "lambda_id=0",
             "space.samples=64", "data.num_workers=0", "data.val_images=3", "max_steps=8", "batch_size=2",
             "trainer.val_check_interval=0.25", "trainer.save_every=0.375", "trainer.accelerator=cpu",
             "trainer.devices=1", *stages, *opposed,
@@ -75,14 +86,23 @@ def unbroken(own: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFac
 # ---- what a run leaves
 
 
-@pytest.mark.parametrize(("embedding", "terms"), [("psp", {"l2"}), ("e4e", {"l2", "delta", "adv", "discriminator"})])
+@pytest.mark.parametrize(
+    ("embedding", "terms"),
+    [
+        ("psp", {"l2"}),
+        ("e4e", {"l2", "delta", "adv", "discriminator"}),
+        ("restyle_lsap", {"l2", "delta", "nscd"}),
+        pytest.param("restyle_e4e", {"l2", "delta", "adv", "discriminator"}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_leaves_what_every_run_leaves(unbroken: Start, embedding: str, terms: set[str]) -> None:
     run = unbroken(embedding)
     assert files(run.folder) == WHOLE
     assert run.folder.parent.name == embedding
     table = run.splits["validation"]
-    assert list(table) == ["mean_latent", "synthetic", embedding]
-    assert table[embedding]["nscd"] > 0, "what is not trained for is still measured"
+    row = f"{embedding}_lambda_0.5" if "nscd" in terms else embedding
+    assert list(table) == ["mean_latent", "synthetic", row]
+    assert table[row]["nscd"] > 0, "what is not trained for is still measured"
     found = rows(run.folder)
     assert [row["step"] for row in found] == [str(step) for step in range(8)]
     assert {name.removeprefix("train/") for name in found[0] if name.startswith("train/")} == terms | {"loss", "stage"}
@@ -92,7 +112,7 @@ def test_a_run_leaves_what_every_run_leaves(unbroken: Start, embedding: str, ter
     stages = [float(row["train/stage"]) for row in found]
     assert stages == ([7.0] * 8 if embedding == "psp" else [0, 0, 1, 2, 3, 4, 5, 6])
     card = read_card(run.folder / "encoder.safetensors")
-    assert (card["embedding"], card["encoder"]) == (embedding, embedding)
+    assert (card["embedding"], card["encoder"]) == (embedding, embedding.replace("lsap", "e4e"))
     assert embedding in (run.folder / "report.html").read_text()
 
 
@@ -155,6 +175,9 @@ KILLS = [
     pytest.param("e4e", AdversarialTraining, "training_step", 2, id="e4e before any", marks=pytest.mark.slow),
     pytest.param("e4e", AdversarialTraining, "validation_step", 3, id="e4e validation", marks=pytest.mark.slow),
     pytest.param("psp", EncoderTraining, "training_step", 4, id="psp", marks=pytest.mark.slow),
+    # two of the five passes of a batch have been back-propagated
+    pytest.param("restyle_lsap", RestyleTraining, "loss", 28, id="restyle_lsap between passes", marks=pytest.mark.slow),
+    pytest.param("restyle_e4e", RestyleTraining, "training_step", 4, id="restyle_e4e", marks=pytest.mark.slow),
 ]
 
 
@@ -166,10 +189,10 @@ def test_a_killed_run_ends_as_one_never_killed(
     killed_at(lambda: start(embedding), owner, name, calls)
     again = start(embedding)
     assert_same_outcome(again.folder, unbroken(embedding).folder)
-    if embedding == "e4e":
+    if "e4e" in embedding:
         ours, theirs = (
             torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)["adversary"]
-            for run in (again, unbroken("e4e"))
+            for run in (again, unbroken(embedding))
         )
         assert all(torch.equal(tensor, theirs["discriminator"][n]) for n, tensor in ours["discriminator"].items())
         assert all(torch.equal(codes, theirs["pools"][side]) for side, codes in ours["pools"].items())
@@ -177,11 +200,14 @@ def test_a_killed_run_ends_as_one_never_killed(
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has used CUDA cannot be forked")
-def test_accumulated_and_clipped_it_still_ends_the_same(start: Start, unbroken: Start) -> None:
+@pytest.mark.parametrize(("embedding", "owner"), [("e4e", AdversarialTraining), ("restyle_lsap", RestyleTraining)])
+def test_accumulated_and_clipped_it_still_ends_the_same(
+    start: Start, unbroken: Start, embedding: str, owner: object
+) -> None:
     more = ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.01"]
-    killed_at(lambda: start("e4e", *more), AdversarialTraining, "training_step", 10)
-    again = start("e4e", *more)
-    assert_same_outcome(again.folder, unbroken("e4e", *more).folder)
+    killed_at(lambda: start(embedding, *more), owner, "training_step", 10)
+    again = start(embedding, *more)
+    assert_same_outcome(again.folder, unbroken(embedding, *more).folder)
     state = torch.load(again.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert (state["global_step"], state["batches_seen"]) == (8, 16), "max_steps counts updates"
 
@@ -279,10 +305,12 @@ def test_a_published_checkpoint_is_a_start_mean_latent_included(tmp_path: Path) 
 @pytest.mark.parametrize("embedding", [pytest.param("psp", marks=pytest.mark.slow), "e4e"])
 def test_the_demo_domain_trains_with_reports(embedding: str, tmp_path: Path) -> None:
     few = ["data.train.count=40", "data.val_images=4", "data.tests.rich.count=5", "data.tests.plain.count=3"]
+    few += ["data.tests.far.count=2"]
     more = ["max_steps=3", "batch_size=2", "space.samples=256", "trainer.accelerator=cpu", f"outputs={tmp_path}"]
     run = train(composed("train", [f"embedding={embedding}", *few, *more]))
     metrics = json.loads((run.folder / "metrics.json").read_text())
-    assert {split: found[embedding]["n"] for split, found in metrics["splits"].items()} == {"rich": 5, "plain": 3}
+    counts = {split: found[embedding]["n"] for split, found in metrics["splits"].items()}
+    assert counts == {"rich": 5, "plain": 3, "far": 2}
     assert {"lpips", "id"} <= {name.removeprefix("train/") for name in rows(run.folder)[0]}
     assert f"{embedding} on demo" in (run.folder / "report.html").read_text()
 

@@ -143,6 +143,20 @@ def test_distance_averages_over_places_and_layers() -> None:
     other[:, :, :, :2] = torch.tensor([0, 1.0, 0]).view(1, 3, 1, 1)  # the left half turns by a right angle
     assert torch.allclose(TrunkDistance(Twice()).layers(image, other), torch.tensor([[1.0, 1.0]]))
     assert torch.allclose(TrunkDistance(Twice())(image, other), torch.tensor([1.0]))
+    found = TrunkDistance(Twice()).spatial(image, other)
+    assert found.shape == (1, 1, 4, 4)
+    assert torch.allclose(found[0, 0, 0], torch.tensor([2.0, 1.75, 0.25, 0.0])), "where they differ, both layers joined"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_distance_as_a_map_is_the_packages() -> None:
+    distance = LPIPS("alex")
+    x, y = torch.rand(2, 2, 3, 48, 64) * 2 - 1
+    with torch.no_grad():
+        found = distance.spatial(x, y)
+        distance.package.spatial = True
+        assert torch.allclose(found, distance.package(x, y), rtol=1e-5, atol=1e-7)
+    assert found.shape == (2, 1, 48, 64)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the package spells an argument of torchvision the old way

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lsap.alignment import NSCD, NormalizedStyleSpace
 from lsap.errors import BadValue
 from lsap.evaluation import fidelity
-from lsap.evaluation.fidelity import LPIPS, MSE, CodeDiversity, Identity, LayerNSCD, evaluate, evaluate_mean_latent
+from lsap.evaluation.codes import CodeDiversity, LayerNSCD
+from lsap.evaluation.fidelity import LPIPS, MSE, PSNR, Identity, evaluate, evaluate_mean_latent
 from lsap.generator import Generator, View
 
 
@@ -57,7 +58,7 @@ def test_no_metric_depends_on_batches_or_processes() -> None:
     output, images = torch.rand(7, 3, 5, 8), torch.rand(7, 3, 5, 8)
     styles = [torch.randn(7, 4), torch.randn(7, 3)]
     mean = [torch.randn(4), torch.randn(3)]
-    makers = (MSE, lambda: LPIPS(absolute), lambda: Identity(Corner()))
+    makers = (MSE, PSNR, lambda: LPIPS(absolute), lambda: Identity(Corner()))
     for make in (*makers, lambda: CodeDiversity([4, 3]), lambda: LayerNSCD(mean)):
         whole, parts, elsewhere = make(), make(), make()
         arguments = (styles,) if isinstance(whole, CodeDiversity | LayerNSCD) else (output, images)

@@ -102,7 +102,7 @@ def test_a_direction_that_was_bound_stays_bound(tmp_path: Path) -> None:
     torch.save(torch.randn(1, 8), tmp_path / "age.pt")
     path = write_direction(read_direction(tmp_path / "age.pt", OWNER), tmp_path / "age.safetensors")
     assert read_direction(path, OWNER).generator == OWNER
-    with pytest.raises(BadValue, match=r"age\.safetensors belongs to generator aaaaaaaaaaaa, but this one is bbbb"):
+    with pytest.raises(BadValue, match=r"age\.safetensors belongs to generator aaaaaaaaaaaa, but this run uses bbbb"):
         read_direction(path, OTHER)
 
 

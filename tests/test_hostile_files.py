@@ -198,13 +198,20 @@ def test_a_stored_inversion_names_its_renderer_by_key_only(tmp_path: Path) -> No
 
 
 def test_no_target_is_read_from_an_output_folder() -> None:
-    """YAML is read by Hydra, from our own conf/ and the user's --config-dir; nothing of ours parses a YAML file."""
+    """YAML is read by Hydra, from our own conf/ and the user's --config-dir.
+
+    Of the files that we parse ourselves only values are taken: `test_edit` shows it for a run's `config.yaml`, and an
+    experiment's stages are verbs of a fixed list.
+    """
+    values_only = {"editors.py", "entrants.py", "stages.py"}
     readers = {"OmegaConf.load", "yaml.load", "yaml.safe_load", "yaml.unsafe_load", "yaml.full_load"}
     for path in Path(lsap.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
-                assert name not in readers, f"{path.name}:{node.lineno}: {name} could read a class to build from a file"
+                assert name not in readers or path.name in values_only, (
+                    f"{path.name}:{node.lineno}: {name} could read a class to build from a file"
+                )
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
                 assert not names & {"pickle.loads", "cloudpickle", "dill", "joblib", "importlib", "shelve", "marshal"}

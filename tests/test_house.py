@@ -18,7 +18,7 @@ FOUNDATIONS = {"errors", "seeds"}  # modules that anybody may import, and that i
 NETWORKS = {"generator", "features", "data"}
 RECORDS = {"inversion"}  # what stages hand on; a module that everything above the networks may import
 TOOLS = {"alignment", "formats", "objective", "runs"}
-STAGES = {"demo", "embedding", "editing", "evaluation"}
+STAGES = {"demo", "embedding", "refinement", "editing", "evaluation", "reproduction"}
 
 # The front door of each package: names that notebooks and YAML files rely on.
 PUBLIC = {

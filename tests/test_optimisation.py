@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 from golden import fill
 from lsap.alignment import NormalizedStyleSpace, nscd
 from lsap.embedding import Embedded, Optimisation, OptimisationInW, OptimisationInWPlus, noise
-from lsap.embedding.optimisation import MeanLatent, Running
-from lsap.embedding.projection import learning_rate, noise_strength, spread
+from lsap.embedding.optimisation import MeanLatent
+from lsap.embedding.projection import noise_strength, spread
 from lsap.errors import BadValue
 from lsap.formats import load_generator, rosinality
 from lsap.generator import Generator, View, freeze
-from lsap.objective import L2, Alignment, Fit, Objective, Term
+from lsap.objective import L2, Alignment, Fit, Objective, Running, Term, learning_rate
 from lsap.runs import quiet_lightning
 
 CASE = "projection"
@@ -389,8 +389,8 @@ def test_a_finished_image_stops_early_and_the_others_go_on(make: Make, generator
 
 
 def test_moments_of_images_that_stay_are_kept_when_one_leaves(make: Make, targets: Tensor) -> None:
-    whole = Running(targets[:3], names(3), [torch.Generator() for _ in range(3)], [torch.zeros(3, 2), torch.zeros(3)])
-    alone = Running(targets[2:3], ["image-2"], [torch.Generator()], [torch.zeros(1, 2), torch.zeros(1)])
+    whole = Running(names(3), [torch.zeros(3, 2), torch.zeros(3)], {"image": targets[:3]})
+    alone = Running(["image-2"], [torch.zeros(1, 2), torch.zeros(1)], {"image": targets[2:3]})
     for step in range(4):
         for run in (whole, alone):
             codes, single = run.variables

@@ -135,7 +135,7 @@ def test_salience_marks_mouth_and_eyes_and_little_else() -> None:
 
 
 def test_unknown_family_is_refused_with_the_accepted_ones() -> None:
-    with pytest.raises(BadValue, match="accepted: plain, rich"):
+    with pytest.raises(BadValue, match="accepted: far, plain, rich"):
         Portraits("richh", "train", 3)
     with pytest.raises(BadValue, match="at least one"):
         Portraits("rich", "train", 0)

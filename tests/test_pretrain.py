@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from lsap.cli import composed
 from lsap.demo import Portraits, factors, portraits
 from lsap.demo.judges import ArcFaceHead
-from lsap.demo.weights import FOLDER, load_generator, load_identity, load_reader, load_trunk
+from lsap.demo.weights import FOLDER, load_factor_reader, load_generator, load_identity, load_reader, load_trunk
 from lsap.formats import read_state
 from lsap.pretrain import pretrain
 
@@ -72,9 +73,9 @@ def test_arcface_asks_for_the_margin() -> None:
 
 def test_shipped_files_are_small_and_carry_their_cards() -> None:
     sizes = [path.stat().st_size for path in FOLDER.glob("*.safetensors")]
-    assert len(sizes) == 3
-    assert sum(sizes) < 8e6
-    for name in ("generator", "trunk", "identity"):
+    assert len(sizes) == 5
+    assert sum(sizes) < 12e6
+    for name in ("generator", "trunk", "identity", "reader", "identity_reader"):
         card = json.loads((FOLDER / f"{name}.card.json").read_text())
         assert card["made by"].startswith("python -m lsap.pretrain")
         assert card["steps"] > 500
@@ -91,16 +92,21 @@ def test_shipped_generator_draws_the_portraits_of_its_factors() -> None:
     assert (output - target).square().mean() < 0.12 * (target - blind).square().mean()
 
 
-def test_shipped_trunk_reads_pose_and_smile_of_people_it_never_saw() -> None:
+@pytest.mark.parametrize("load", [load_trunk, load_factor_reader])
+def test_shipped_regressors_read_pose_and_smile_of_people_they_never_saw(load: Callable[[], torch.nn.Module]) -> None:
     source = Portraits("rich", "unseen by anybody", 128)
     truth = source.factors(range(128))
     with torch.no_grad():
-        read = load_trunk()(source.read(range(128)))
-        named = load_reader()(source.read(range(4)))
+        read = load()(source.read(range(128)))
     for name in ("yaw", "smile"):
         column = factors.index(name)
         assert torch.corrcoef(torch.stack([truth[:, column], read[:, column]]))[0, 1] > 0.9
-    torch.testing.assert_close(named, read[:4] / factors.STANDARD_DEVIATION)
+
+
+def test_edits_are_read_by_the_regressor_of_measurements_in_standard_deviations() -> None:
+    images = Portraits("rich", "unseen by anybody", 4).read(range(4))
+    with torch.no_grad():
+        torch.testing.assert_close(load_reader()(images), load_factor_reader()(images) / factors.STANDARD_DEVIATION)
 
 
 def test_shipped_identity_network_tells_people_apart_across_poses() -> None:

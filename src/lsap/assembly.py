@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lsap.alignment import NormalizedStyleSpace
 from lsap.cli import positive
 from lsap.data import ImageDataModule, UnreadableImage
-from lsap.embedding import Adversary, LatentDiscriminator, RowEncoder, Stages
+from lsap.embedding import Adversary, Iterated, LatentDiscriminator, RowEncoder, Stages
 from lsap.errors import BadValue, MissingFile
 from lsap.features import load_weights
 from lsap.formats import PublishedEncoder, located, read_encoder, read_state
@@ -155,6 +155,20 @@ class Parts:
         """The identity judge, or None where its weight is 0 and it would need a file."""
         return self._judge("similarity")
 
+    @cached_property
+    def judges(self) -> dict[str, Any]:
+        """What tables look through: {"distance": …, "embedder": …}, None where its file is not there.
+
+        Where they are the networks of the losses, those are shared, not loaded again.
+        """
+        found: dict[str, Any] = {}
+        for role, name in (("distance", "perceptual"), ("embedder", "similarity")):
+            node = self.config.judges[role]
+            own = getattr(self, name) if plain(node) == plain(self.config[name]) else None
+            there = "checkpoint" not in node or present(self.config, f"judges.{role}.checkpoint")
+            found[role] = own if own is not None else instantiate(node).to(self.device) if there else None
+        return found
+
     def _judge(self, name: str) -> nn.Module | None:
         if not needed(self.config, f"{name}.checkpoint") and not self._shipped(name):
             return None
@@ -213,6 +227,12 @@ class Parts:
                 text = str(error)
                 raise error if start in text else BadValue(f"backbone.checkpoint={start}: {text}") from error
         return encoder.to(self.device)
+
+    def inverter(self, encoder: RowEncoder) -> nn.Module:
+        """An encoder as it is used, images → w_plus [N, L, C]: as it is, or in several passes (ReStyle)."""
+        if "iterations" not in self.config:
+            return encoder
+        return Iterated(encoder, self.generator, self.view, iterations=self.config.iterations)
 
     def stages(self) -> Stages:
         stages: Stages = instantiate(

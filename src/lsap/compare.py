@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from lsap.cli import command
 from lsap.editing.directions import apply
 from lsap.editing.effects import MatchedEdit, Reader, discover, match
 from lsap.errors import BadValue
-from lsap.evaluation.page import Entry, Measure, Section, Table, Text
+from lsap.evaluation.page import Block, Entry, Gallery, Measure, Section, Table, Text
 from lsap.evaluation.pictures import Column, grid
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.report import comparison_report, fidelity_table
@@ -59,7 +61,9 @@ def compare(config: DictConfig) -> Path:
     parts = Parts(config, device_of(config.trainer.accelerator))
     splits = _joined(runs)
     split, rows = next(iter(splits.items()))
-    edits, columns = _edited(config, parts, runs, split)
+    pictured = [name for name in config.domain.get("pictured") or [split] if name in splits]
+    looked = {name: _edited(config, parts, runs, name) for name in pictured}
+    edits, columns = looked[pictured[0]]
     seconds = round(time.perf_counter() - started, 1)
     page = Path(config.page)
     labels = next(iter(runs.values())).labels
@@ -67,11 +71,12 @@ def compare(config: DictConfig) -> Path:
         "rows": [{"name": name} | {key: row.get(key) for key in SUMMARY} for name, row in rows.items()],
         "split": split,
         "labels": labels,
-        "edits": {name: _numbers(found) for name, found in edits.items()},
+        "edits": {name: {row: _numbers(e) for row, e in found.items()} for name, (found, _) in looked.items()},
         "seconds": seconds,
     }
     write_json(page / "summary.json", summary)
-    save_picture(grid(columns), page / "comparison.png")
+    for name, (_, shown) in looked.items():
+        save_picture(grid(shown), page / ("comparison.png" if name == pictured[0] else f"comparison-{name}.png"))
     provenance = {
         "command": shlex.join(["python", "-m", "lsap.compare", *sys.argv[1:]]),
         "seed": config.seed,
@@ -87,7 +92,11 @@ def compare(config: DictConfig) -> Path:
         labels=labels,
         seconds=seconds,
         edits=list(config.domain.get("edits") or ()),
-        extra=[*_edit_sections(edits), *_control_sections(splits, labels)],
+        extra=[
+            *_edit_sections(edits),
+            *(section for name in pictured[1:] for section in _pictured_section(name, *looked[name])),
+            *_control_sections(splits, labels),
+        ],
         provenance=provenance | manifest(parts.device),
     )
     _print_table(rows)
@@ -98,8 +107,22 @@ def compare(config: DictConfig) -> Path:
 SUMMARY = ("mse", "lpips", "identity", "nscd", "nscd_raw", "diversity")
 REFERENCES = ("mean_latent", "synthetic")
 CONTROL = {
-    "plain": "Portraits of the kind that the generator learned: they lie in its range, so there is little to align."
+    "plain": "Portraits of the kind that the generator learned: they lie in its range, so there is little to align.",
+    "far": "Portraits that neither generator nor encoder has seen the like of: writing, hands, paint, drawings.",
 }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an edit came to: as the reader sees it, and, where the domain knows its images' truth, beside it.
+
+    Attributes:
+        edit: strength, effect and leakage.
+        truth: mean over images of what the domain knows; empty where it knows nothing.
+    """
+
+    edit: MatchedEdit
+    truth: Mapping[str, float]
 
 
 def _lambdas(config: DictConfig) -> list[float]:
@@ -129,10 +152,12 @@ def _joined(runs: dict[str, Trained]) -> dict[str, dict[str, Any]]:
 
 def _edited(
     config: DictConfig, parts: Parts, runs: dict[str, Trained], split: str
-) -> tuple[dict[str, dict[str, MatchedEdit]], list[Column]]:
+) -> tuple[dict[str, dict[str, Outcome]], list[Column]]:
     """Reconstruct the first test images with every encoder, and edit them where the domain can read attributes."""
-    batches = test_loaders(parts.data())[split]
+    data = parts.data()
+    batches = test_loaders(data)[split]
     images = torch.cat([batch["image"] for batch in batches])[:EDITED].to(parts.device)
+    truth = instantiate(config.domain.truth, data.tests[split]) if "truth" in config.domain else None
     columns = [Column("input", images[:SHOWN])]
     reader = _reader(config, parts)
     wanted = {str(k): reader.names.index(v) for k, v in config.domain.edits.items()} if reader is not None else {}
@@ -145,20 +170,27 @@ def _edited(
     if reader is not None:
         w = parts.generator.sample_w(SAMPLES, torch.Generator().manual_seed(config.seed))
         directions = discover(wanted, w, render, reader, fingerprint(parts.generator))
-    edits: dict[str, dict[str, MatchedEdit]] = {}
+    edits: dict[str, dict[str, Outcome]] = {}
     for name, run in runs.items():
         encoder = parts.encoder()
         encoder.load_state_dict(read_state(run.folder / "encoder.safetensors"))
+        inverter = parts.inverter(encoder).eval()
         with torch.no_grad():
-            codes = torch.cat([encoder.eval()(part) for part in images.split(32)])
-        columns.append(Column("inversion", render(codes[:SHOWN]), _title(name)))
+            codes = torch.cat([inverter(part) for part in images.split(32)])
+            before = render(codes)
+        columns.append(Column("inversion", before[:SHOWN], _title(name)))
         edits[name] = {}
         for edit, direction in directions.items():
             assert reader is not None
             found = match(codes, direction, wanted[edit], config.effect, render, reader)
-            edits[name][edit] = found
-            moved = apply(codes[:SHOWN], direction, found.strength)
-            columns.append(Column(edit, render(moved), _title(name)))
+            after = render(apply(codes, direction, found.strength))
+            known = {}
+            if truth is not None:
+                names = list(data.tests[split].names)[: len(codes)]
+                attribute = str(config.domain.edits[edit])
+                known = {k: v.mean().item() for k, v in truth.edit(before, after, attribute, names).items()}
+            edits[name][edit] = Outcome(found, known)
+            columns.append(Column(edit, after[:SHOWN], _title(name)))
     return edits, columns
 
 
@@ -174,31 +206,52 @@ def _title(name: str) -> str:
     return f"λ = {name.removeprefix('lambda_')}"
 
 
-def _numbers(edits: dict[str, MatchedEdit]) -> dict[str, dict[str, float]]:
-    return {n: {"strength": e.strength, "effect": e.effect, "leakage": e.leakage} for n, e in edits.items()}
+def _numbers(edits: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
+    """Strength, effect and leakage of every edit, and what is known of its truth but not said by these."""
+    return {
+        name: {"strength": o.edit.strength, "effect": o.edit.effect, "leakage": o.edit.leakage}
+        | {key: value for key, value in o.truth.items() if key in TRUTH}
+        for name, o in edits.items()
+    }
 
 
-def _edit_sections(edits: dict[str, dict[str, MatchedEdit]]) -> list[Section]:
-    """What the edits of equal effect cost, as a table; nothing where the domain has no edits."""
-    measures: list[Measure] = []
-    for name in dict.fromkeys(name for found in edits.values() for name in found):
-        measures.append(Measure(f"{name}/strength", f"{name}: strength", "σ of W", "lower"))
-        measures.append(Measure(f"{name}/effect", f"{name}: effect", "σ of the factor"))
-        measures.append(Measure(f"{name}/leakage", f"{name}: leakage", "σ of factors", "lower"))
-    if not measures:
+TRUTH = {"excess": ("excess", "σ of factors"), "distance": ("error", "MSE to the true edit")}
+
+
+def _edit_sections(edits: Mapping[str, Mapping[str, Outcome]]) -> list[Section]:
+    """What the edits of equal effect cost, as tables; nothing where the domain has no edits."""
+    names = list(dict.fromkeys(name for found in edits.values() for name in found))
+    if not names:
         return []
-    entries = [
-        Entry(_title(row), {f"{n}/{key}": v for n, e in _numbers(found).items() for key, v in e.items()})
-        for row, found in edits.items()
-    ]
+    tables: list[Block] = []
+    for name in names:
+        measures = [
+            Measure("strength", "strength", "σ of W", "lower"),
+            Measure("effect", "effect", "σ of the factor"),
+            Measure("leakage", "leakage", "σ of factors", "lower"),
+        ]
+        entries = [Entry(_title(row), dict(_numbers(found)[name])) for row, found in edits.items()]
+        known = [key for key in TRUTH if all(key in entry.values for entry in entries)]
+        measures += [Measure(key, *TRUTH[key], "lower") for key in known]
+        tables.append(Table(measures, entries, f"{name.capitalize()}, on held-out images.", "Codes"))
     text = (
         "Every edit is made so strong that its attribute changes by the same amount on average, as the factor "
-        "regressor reads it; where that is out of reach, the effect says how far the edit got. Strength is how far "
-        "the codes had to move; leakage is how much all other factors changed meanwhile, the regressor's own error "
-        "included."
+        "regressor of measurements reads it; where that is out of reach, the effect says how far the edit got. "
+        "Strength is how far the codes had to move; leakage is how much all other factors changed meanwhile."
     )
-    caption = "Edits of equal effect on held-out images."
-    return [Section("Edits in numbers", [Table(measures, entries, caption, "Codes"), Text(text)])]
+    if any(o.truth for found in edits.values() for o in found.values()):
+        text += (
+            " As the true factors are known, the picture that the edit should have given can be rendered: excess is "
+            "the leakage beyond that picture's own (age greys hair by itself), error the distance to it."
+        )
+    return [Section("Edits in numbers", [*tables, Text(text)])]
+
+
+def _pictured_section(split: str, edits: Mapping[str, Mapping[str, Outcome]], columns: list[Column]) -> list[Section]:
+    """The pictures of a further split, and what its edits came to."""
+    caption = CONTROL.get(split, f"Images of the {split} split, inverted and edited.")
+    tables = [block for section in _edit_sections(edits) for block in section.blocks if isinstance(block, Table)]
+    return [Section(f"Further out: the {split} split", [Gallery(columns, caption), *tables])]
 
 
 def _control_sections(splits: dict[str, dict[str, Any]], labels: dict[str, str]) -> list[Section]:

@@ -76,8 +76,8 @@ def _held(config: DictConfig, source: Path) -> str:
     Raises:
         BadValue: nothing that is known, or a bare array that may be two things.
     """
-    if formats.read_card(source).get("kind") == formats.directions.KIND:
-        return "components" if len(read_tensors(source)) == 3 else "direction"
+    if formats.read_card(source).get("format") == formats.directions.FORMAT:
+        return "direction"
     if source.suffix in (".npy", ".npz"):
         held = "codes"
     else:

@@ -16,7 +16,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from lsap import train
+from lsap import encoder_runs
 from lsap.assembly import (
     RANDOM,
     Parts,
@@ -27,7 +27,6 @@ from lsap.assembly import (
     fill_encoder,
     lambdas,
     plain,
-    present,
     refuse_missing,
 )
 from lsap.cli import composed, positive, searchpath
@@ -40,11 +39,12 @@ from lsap.runs import RunFolder
 
 # What an optimisation and the encoder that it starts from have in common.
 SHARED = (
-    "seed", "outputs", "weights", "checkpoint", "generator", "view", "data", "encoders", "backbone", "perceptual",
-    "similarity", "trainer",
+    "seed", "outputs", "weights", "checkpoint", "generator", "view", "data", "encoders", "backbones", "backbone",
+    "perceptual", "similarity", "trainer",
 )  # fmt: skip
 OPTIMISATION = "optimisation"  # embedding.kind of embeddings without training
 TRUNK = "embedding.perceptual.checkpoint"
+OWN_TRUNK = "refinement.perceptual.checkpoint"
 TRUNK_NEED = {
     "key": TRUNK,
     "what": "VGG-16 trunk of LPIPS",
@@ -72,11 +72,16 @@ def check(config: DictConfig) -> None:
     needs = [need for need in config.domain.needs if _needed(config, need.key)]
     if optimises(config) and _own_trunk(config) and config.lambda_lpips > 0:
         needs.append(OmegaConf.create(TRUNK_NEED))
-    refuse_missing(f"embedding={config.embedding.name} on domain={config.domain.name}", config, needs)
+    if OWN_TRUNK in refinement_needs(config) and "net" in config.perceptual:
+        needs.append(OmegaConf.create(TRUNK_NEED | {"key": OWN_TRUNK}))
+    refined = "" if config.refinement.name == "none" else f" refinement={config.refinement.name}"
+    refuse_missing(f"embedding={config.embedding.name}{refined} on domain={config.domain.name}", config, needs)
 
 
 def _needed(config: DictConfig, key: str) -> bool:
     if key == "generator.checkpoint":
+        return True
+    if key in refinement_needs(config):
         return True
     if key == "data.root":
         return config.images is None and config.data.get("test_root") is None
@@ -85,6 +90,12 @@ def _needed(config: DictConfig, key: str) -> bool:
     if key == "similarity.checkpoint":
         return optimises(config) and bool(config.lambda_id > 0)
     return False
+
+
+def refinement_needs(config: DictConfig) -> list[str]:
+    """The settings of files that the refinement needs: of the perceptual distance, unless its weight is 0."""
+    node = config.refinement
+    return list(node.get("needs", ())) if node.get("lambda_lpips", 1) != 0 else []
 
 
 def _own_trunk(config: DictConfig) -> bool:
@@ -106,16 +117,6 @@ class InversionParts(Parts):
         chosen = self.config.embedding.perceptual if _own_trunk(self.config) else {}
         judge: nn.Module = instantiate(self.config.perceptual, **chosen)
         return judge.to(self.device)
-
-    @cached_property
-    def judges(self) -> dict[str, Any]:
-        """What the tables look through: {"distance": …, "embedder": …}, None where its file is not there."""
-        found: dict[str, Any] = {}
-        for role, name in (("distance", "perceptual"), ("embedder", "similarity")):
-            shipped = "checkpoint" not in self.config[name]
-            there = shipped or present(self.config, f"{name}.checkpoint")
-            found[role] = instantiate(self.config[name]).to(self.device) if there else None
-        return found
 
     def picture_rows(self, images: Tensor) -> Tensor:
         """The rows of the generator's images that hold the picture, at full size."""
@@ -182,12 +183,12 @@ def trained(parts: InversionParts) -> tuple[nn.Module, Path]:
             )
     except BadValue as error:
         raise BadValue(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
-    return encoder.eval(), path
+    return parts.inverter(encoder).eval(), path
 
 
 def own_run(parts: InversionParts) -> Path:
     """`encoder.safetensors` of the finished run that these settings name."""
-    folder = train.run_folder(parts.config, parts, parts.data().train.names)
+    folder = encoder_runs.run_folder(parts.config, parts, parts.data().train.names)
     if folder.state() != "finished":
         raise MissingFile(
             f"embedding={parts.config.embedding.name} has not been trained with these settings (looked in "
@@ -198,10 +199,10 @@ def own_run(parts: InversionParts) -> Path:
 
 def training_command(config: DictConfig) -> str:
     """The command that trains what a command of inverting asked for: the same settings, less those of inverting."""
-    own = {"images", "split", "count", "images_per_batch", "checkpoint", "init_embedding", "save_to"}
+    own = {"images", "split", "count", "images_per_batch", "checkpoint", "init_embedding", "save_to", "refinement"}
     typed = [f"domain={config.domain.name}", f"embedding={config.embedding.name}"]
     if HydraConfig.initialized():
-        given = [str(o) for o in HydraConfig.get().overrides.task if o.split("=")[0].lstrip("+") not in own]
+        given = [str(o) for o in HydraConfig.get().overrides.task if re.split("[.=]", o.lstrip("+~"))[0] not in own]
         typed += [o for o in given if o.split("=")[0] not in ("domain", "embedding")]
     return " ".join(["python -m lsap.train", *typed])
 
@@ -303,11 +304,19 @@ def chosen_images(config: DictConfig, view_size: tuple[int, int]) -> Chosen:
 # ---- identity
 
 OF_OPTIMISATIONS = ("steps", "patience", "optimisation", "objective", "init")
-OF_ALL = ("seed", "space", "view", "images", "split", "count")
+OF_ALL = ("seed", "space", "view", "images", "split", "count", "iterations")
 
 
 def run_folder(parts: InversionParts, chosen: Chosen) -> RunFolder:
     """Where the inversions of these settings, weights and images go; its `settings` are what the store keeps."""
+    config = parts.config
+    return RunFolder(
+        config.outputs, config.domain.name, f"inversions/{config.embedding.name}", *identity(parts, chosen)
+    )
+
+
+def identity(parts: InversionParts, chosen: Chosen) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides the inversions of an embedding, and what each of these settings is when the user changes nothing."""
     config = parts.config
     usual = composed(
         "invert", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=searchpath()
@@ -337,7 +346,7 @@ def run_folder(parts: InversionParts, chosen: Chosen) -> RunFolder:
         own = config.checkpoint is None
         settings["run"], defaults["run"] = (path.parent.name if own else None), ("default" if own else None)
         defaults["encoder"] = settings["encoder"] if own else None
-    return RunFolder(config.outputs, config.domain.name, f"inversions/{config.embedding.name}", settings, defaults)
+    return settings, defaults
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:

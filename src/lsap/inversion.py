@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lsap.generator import Generator
 
 FORMAT = "lsap.inversion/1"
+Watch = Callable[[float, Mapping[str, float]], None]  # what a stage calls while it works: see `Embedding`, `Refinement`
 STATE = "state/"  # what the names of per-image tensors begin with in a file
 
 
@@ -214,6 +215,32 @@ class Inversion:
             "renderer": json.dumps({"key": self.renderer.key, "settings": dict(self.renderer.settings)}),
             "history": json.dumps(self.history),
         }
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """A tensor as it is stored, in half precision; float64, which only tests use, stays as it is.
+
+    Done before anything is drawn, so that what is shown and what is loaded again are equal to the bit.
+    """
+    return tensor.half() if tensor.dtype == torch.float32 else tensor
+
+
+class Embedded:
+    """What a stage made of a batch; no dataclass, since Lightning takes those apart.
+
+    Args:
+        inversion: of the images that it could work on; None if it could on none.
+        notes: image → numbers about its making, such as its last loss.
+        failed: image → why it has no inversion.
+    """
+
+    def __init__(
+        self,
+        inversion: Inversion | None,
+        notes: Mapping[str, Mapping[str, Any]] | None = None,
+        failed: Mapping[str, str] | None = None,
+    ) -> None:
+        self.inversion, self.notes, self.failed = inversion, notes or {}, failed or {}
 
 
 def cat(parts: Sequence[Inversion]) -> Inversion:

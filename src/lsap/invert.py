@@ -1,14 +1,12 @@
 """`python -m lsap.invert embedding=lsap_o_wplus images=photographs`: images in, codes and pictures out.
 
-By any embedding: a trained encoder or optimisation. The work is a plan of batches (`lsap.runs.Store`): it can be
-stopped and started again, and any number of processes may share it. The results' folder follows from the settings.
+By any embedding, a trained encoder or optimisation, and any refinement of what it found (`refinement=pti`). Each of the
+two is a stage with a plan of batches of its own (`lsap.runs.Store`): the work can be stopped and started again, and any
+number of processes may share it. The results' folders follow from the settings.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
 import sys
 import time
@@ -20,23 +18,20 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
-from torch.nn import functional as F
 
-from lsap.alignment import nscd
 from lsap.assembly import device_of, global_rank, process_count, refuse_nested_launch
 from lsap.cli import command
-from lsap.embedders import Chosen, InversionParts, check, chosen_images, run_folder, view_size
-from lsap.embedding import Embedded
+from lsap.embedders import Chosen, check, chosen_images, view_size
 from lsap.errors import BadValue, StoppedRun
-from lsap.evaluation.fidelity import CodeDiversity, LayerNSCD, Row, labels, seven_digits, synthetic_row
+from lsap.evaluation.fidelity import Row, labels, synthetic_row
 from lsap.evaluation.inversions import inversion_report, overview
 from lsap.formats import Codes, write_codes
-from lsap.inversion import Inversion
-from lsap.runs import Batch, PlanProgress, Store, manifest, peak_memory, quiet_lightning, write_json, write_text
+from lsap.inversion import Embedded
+from lsap.measuring import MEASURES, means, measure, rows_of, same_images, stored_bytes, working_times, write_table
+from lsap.refining import RefinementParts, Stage, stages
+from lsap.runs import PlanProgress, Store, manifest, peak_memory, quiet_lightning, write_json, write_text
 from lsap.runs.lock import Lock
 
-MEASURES = ("mse", "lpips", "identity", "nscd", "nscd_raw")
 FULL = ("not enough memory", "out of memory", "can't allocate memory")  # what PyTorch says, by device
 
 
@@ -58,19 +53,32 @@ def invert(config: DictConfig) -> Inverted:
     """
     check(config)
     refuse_nested_launch(config)
-    parts = InversionParts(config, device_of(config.trainer.accelerator))
+    parts = RefinementParts(config, device_of(config.trainer.accelerator))
     chosen = chosen_images(config, view_size(parts))
-    folder = run_folder(parts, chosen)
-    path = Path(config.save_to) if config.save_to is not None else folder.path
-    settings = folder.settings | {"embedding": config.embedding.name, "domain": config.domain.name}
-    store = Store.open(path, chosen.names, config.images_per_batch, settings)
-    if (path / "summary.json").is_file() and not store.unfinished():
-        print(f"finished before: {path}/report.html (delete the folder to invert again)")
-        return stored(path)
+    *earlier, last = stages(parts, chosen)
+    store = last.open(chosen.names, config.images_per_batch)
+    if finished(store):
+        print(f"finished before: {store.path}/report.html (delete the folder to invert again)")
+        return stored(store.path)
+    for stage in earlier:
+        before = stage.open(chosen.names, config.images_per_batch)
+        if not finished(before):
+            run(config, parts, chosen, stage, before)
+    return run(config, parts, chosen, last, store)
+
+
+def finished(store: Store) -> bool:
+    """Whether nothing is left to do in a folder, the page included."""
+    return (store.path / "summary.json").is_file() and not store.unfinished()
+
+
+def run(config: DictConfig, parts: RefinementParts, chosen: Chosen, stage: Stage, store: Store) -> Inverted:
+    """Work on one stage until nothing is left that no other process is working on; the last one writes the page."""
+    path = store.path
     if global_rank() == 0:
         write_text(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     if store.unfinished():
-        _work(config, parts, chosen, store)
+        work(config, stage, chosen, store, Keeper(parts, store))
     if global_rank() != 0:
         return Inverted(path, {}, False)
     left = store.unfinished()
@@ -84,17 +92,17 @@ def invert(config: DictConfig) -> Inverted:
         print(f"another process is writing {path}/report.html")
         return Inverted(path, {}, False)
     try:
-        return finish(config, parts, chosen, store)
+        return finish(config, parts, chosen, stage, store)
     finally:
         lock.release()
 
 
-def _work(config: DictConfig, parts: InversionParts, chosen: Chosen, store: Store) -> None:
-    """Embed what is left of the plan."""
-    module = parts.embedding()
-    keeper = Keeper(parts, store)
-    bar = PlanProgress(store, f"{config.embedding.name} on {chosen.label}")
+def work(config: DictConfig, stage: Stage, chosen: Chosen, store: Store, keeper: Callback) -> None:
+    """Do what is left of a stage's plan; `keeper` writes the batches that were worked on into the store."""
+    module = stage.module()
+    bar = PlanProgress(store, f"{stage.title} on {chosen.label}")
     module.watch = bar.within
+    pending = Pending(store, chosen) if stage.before is None else PendingInversions(store, chosen, stage)
     settings = config.trainer
     with quiet_lightning():
         trainer = Trainer(
@@ -104,7 +112,7 @@ def _work(config: DictConfig, parts: InversionParts, chosen: Chosen, store: Stor
             enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
         )  # fmt: skip
         try:
-            trainer.predict(module, Pending(store, chosen), return_predictions=False)
+            trainer.predict(module, pending, return_predictions=False)
         except RuntimeError as error:
             if not any(word in str(error).lower() for word in FULL):
                 raise
@@ -136,15 +144,49 @@ class Pending:
             for name, reason in skipped.items():
                 print(f"{name} cannot be read ({reason}); skipped", file=sys.stderr)
             if images is None:
-                self.store.write(batch, _rows(batch, {}, skipped, {}), None)
+                self.store.write(batch, rows_of(batch, {}, skipped, {}), None)
                 continue
             yield {"image": images, "names": names, "number": batch.number, "skipped": skipped, "began": time.time()}
 
 
-class Keeper(Callback):
-    """Measures every batch that was embedded and writes it into the store."""
+class PendingInversions:
+    """The same for a refinement: every batch comes with the inversion that the stage before made of it.
 
-    def __init__(self, parts: InversionParts, store: Store) -> None:
+    A batch that the stage before has not finished is with another process. That one will go on with it, so it is passed
+    over here.
+    """
+
+    def __init__(self, store: Store, chosen: Chosen, stage: Stage) -> None:
+        assert stage.before is not None
+        self.store, self.chosen, self.generator = store, chosen, stage.generator
+        self.before = Store.read(stage.before.path)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self.store.pending():
+            if not self.before.done(batch):
+                self.store.let_go(batch)
+                continue
+            began = time.time()
+            earlier = {row["name"]: row for row in self.before.rows(batch)}
+            skipped = {name: row["skipped"] for name, row in earlier.items() if "skipped" in row}
+            failed = {name: row["failed"] for name, row in earlier.items() if "failed" in row}
+            inversion = self.before.load(batch, self.generator)
+            names, images, unread = self.chosen.read(() if inversion is None else inversion.names)
+            skipped |= unread
+            if inversion is None or images is None:
+                self.store.write(batch, rows_of(batch, {}, skipped, failed), None)
+                continue
+            kept = inversion.select([inversion.names.index(name) for name in names])
+            yield {
+                "image": images, "names": names, "inversion": kept, "number": batch.number, "skipped": skipped,
+                "failed": failed, "began": began,
+            }  # fmt: skip
+
+
+class Keeper(Callback):
+    """Measures every batch that a stage has worked on and writes it into the store."""
+
+    def __init__(self, parts: RefinementParts, store: Store) -> None:
         self.parts, self.store = parts, store
 
     def on_predict_batch_end(
@@ -161,59 +203,17 @@ class Keeper(Callback):
                 measured[name] |= note
         for name, reason in found.failed.items():
             print(f"{name}: {reason}; it is left out, the others go on", file=sys.stderr)
-        rows = _rows(planned, measured, batch["skipped"], found.failed)
+        failed = {**batch.get("failed", {}), **found.failed}
+        rows = rows_of(planned, measured, batch["skipped"], failed)
         seconds = round(time.time() - batch["began"], 3)
         times = {"seconds": seconds, "images": len(batch["names"]), "peak_memory_mb": peak_memory()}
         self.store.write(planned, rows, found.inversion, drawn, times)
 
 
-@torch.no_grad()
-def measure(parts: InversionParts, inversion: Inversion, images: Tensor) -> tuple[dict[str, Row], Tensor]:
-    """Draw an inversion and compare it with its images.
-
-    Returns:
-        Per image its mse, lpips, identity (None without a judge), nscd and nscd_raw; and the pictures [N, 3, H, W] at
-        the generator's size.
-    """
-    device = parts.device
-    shown = inversion.to(device)
-    image = shown.render().float()
-    output, images = parts.view(image), images.to(device).float()
-    styles, mean = parts.space.styles(shown.codes.float()), parts.space.mean
-    values: dict[str, Tensor] = {
-        "mse": (output.double() - images.double()).square().mean((1, 2, 3)),
-        "nscd": nscd(styles, mean),
-        "nscd_raw": nscd(styles, mean, anchor="raw"),
-    }
-    if (distance := parts.judges["distance"]) is not None:
-        values["lpips"] = distance(output, images)
-    if (embedder := parts.judges["embedder"]) is not None:
-        values["identity"] = F.cosine_similarity(embedder.embed(output).double(), embedder.embed(images).double())
-    rows: dict[str, Row] = {}
-    for place, name in enumerate(inversion.names):
-        rows[name] = {key: seven_digits(values[key][place]) if key in values else None for key in MEASURES}
-    return rows, parts.picture_rows(image).cpu()
-
-
-def _rows(
-    batch: Batch, measured: Mapping[str, Row], skipped: Mapping[str, str], failed: Mapping[str, str]
-) -> list[Row]:
-    """One row per image of a batch: its numbers, or why it has none."""
-    rows: list[Row] = []
-    for name in batch.names:
-        if name in skipped:
-            rows.append({"name": name, "skipped": skipped[name]})
-        elif name in failed:
-            rows.append({"name": name, "failed": failed[name]})
-        else:
-            rows.append({"name": name, **measured[name]})
-    return rows
-
-
 # ---- results
 
 
-def finish(config: DictConfig, parts: InversionParts, chosen: Chosen, store: Store) -> Inverted:
+def finish(config: DictConfig, parts: RefinementParts, chosen: Chosen, stage: Stage, store: Store) -> Inverted:
     """Write what is known only at the end: codes and means of all images, the picture, the page."""
     path = store.path
     store.tidy()
@@ -223,26 +223,28 @@ def finish(config: DictConfig, parts: InversionParts, chosen: Chosen, store: Sto
         reason = next(row.get("skipped") or row.get("failed") for row in rows)
         raise BadValue(f"none of {len(rows)} images could be inverted; {rows[0]['name']}: {reason}")
     write_codes(path / "codes.safetensors", Codes(codes, tuple(names)), parts.fingerprint)
-    _table(path / "images.csv", rows)
+    write_table(path / "images.csv", rows)
     row = means(parts, rows, codes)
     named = labels(**parts.judges)
     summary = {
         "embedding": config.embedding.name,
+        "refinement": None if stage.before is None else config.refinement.name,
         "domain": config.domain.name,
         "images": chosen.label,
         "run": path.name,
         "row": row,
         "synthetic": synthetic_row(parts.space),
         "labels": named,
+        "bytes_per_image": stored_bytes(store),
         "count": {"all": len(rows), "inverted": len(names)}
         | {kind: sum(kind in each for each in rows) for kind in ("skipped", "failed")},
         "skipped": [each["name"] for each in rows if "skipped" in each],
         "failed": {each["name"]: each["failed"] for each in rows if "failed" in each},
         "settings": store.plan.settings,
         "plan": store.plan.hash,
-        "same_images": _same_images(store),
+        "same_images": same_images(store),
     }
-    write_json(path / "times.json", _times(store) | manifest(parts.device))
+    write_json(path / "times.json", working_times(store) | manifest(parts.device))
     inversion_report(store, summary, lambda wanted: chosen.read(wanted)[1])
     write_json(path / "checksums.json", store.checksums())
     write_json(path / "summary.json", summary)  # last: it makes the run finished
@@ -250,52 +252,6 @@ def finish(config: DictConfig, parts: InversionParts, chosen: Chosen, store: Sto
     _say(summary)
     print(f"{path}/report.html" + (f"\nbeside others of these images: {everything}" if everything else ""))
     return Inverted(path, row, True)
-
-
-def means(parts: InversionParts, rows: list[Row], codes: Tensor) -> Row:
-    """One row of a table over all images that have an inversion; every image counts once."""
-    row: Row = {}
-    for key in MEASURES:
-        values = [each[key] for each in rows if each.get(key) is not None]
-        row[key] = seven_digits(sum(values) / len(values)) if values else None
-    mean = parts.space.mean
-    spread, layers = CodeDiversity([len(m) for m in mean]), LayerNSCD([m.cpu() for m in mean])
-    with torch.no_grad():
-        for part in codes.float().split(64):
-            styles = [style.cpu() for style in parts.space.styles(part.to(parts.device))]
-            spread.update(styles)
-            layers.update(styles)
-    row["diversity"] = seven_digits(spread.compute())
-    row["n"] = len(codes)
-    row["nscd_layers"] = {n: seven_digits(v) for n, v in zip(parts.space.names, layers.compute().tolist(), strict=True)}
-    return row
-
-
-def _same_images(store: Store) -> str:
-    """A short mark of the images, by their names: what may stand in one table."""
-    return hashlib.sha256("/".join(store.plan.names).encode()).hexdigest()[:8]
-
-
-def _times(store: Store) -> dict[str, Any]:
-    """Working time of all batches together, whichever process did them."""
-    times = [time for time in store.times() if "seconds" in time]
-    seconds, images = sum(t["seconds"] for t in times), sum(t["images"] for t in times)
-    return {
-        "seconds": round(seconds, 1),
-        "images": images,
-        "images_per_hour": round(3600 * images / seconds, 1) if seconds else None,
-    }
-
-
-def _table(path: Path, rows: list[Row]) -> None:
-    """All rows as a CSV file."""
-    columns = ["name", *MEASURES, "loss", "steps", "skipped", "failed"]
-    used = [column for column in columns if any(column in row for row in rows)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, used, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _say(summary: Mapping[str, Any]) -> None:

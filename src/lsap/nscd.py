@@ -13,7 +13,8 @@ from lsap.assembly import cache_folder, device_of
 from lsap.cli import command
 from lsap.demo import weights as demo
 from lsap.errors import BadValue
-from lsap.evaluation.fidelity import CodeDiversity, seven_digits, synthetic_row
+from lsap.evaluation.codes import CodeDiversity
+from lsap.evaluation.fidelity import seven_digits, synthetic_row
 from lsap.formats import fingerprint, load_generator, read_codes
 from lsap.runs import write_json
 

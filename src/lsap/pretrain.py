@@ -49,14 +49,19 @@ def pretrain(config: DictConfig) -> Path:
     module.to(memory_format=torch.channels_last)
     checkpoint = folder / "last.ckpt"
     interval = ModelCheckpoint(
-        folder, "last", save_top_k=1, every_n_train_steps=config.save_every, enable_version_counter=False
+        folder,
+        "last",
+        save_top_k=1,
+        every_n_train_steps=config.save_every * module.updates,
+        enable_version_counter=False,
     )
     resumed = str(checkpoint) if checkpoint.is_file() else None
     first_step = torch.load(checkpoint, weights_only=True)["global_step"] if resumed else 0
     started = time.perf_counter()
     with quiet_lightning():
         trainer = Trainer(
-            accelerator="auto", devices=1, precision=config.precision, max_steps=module.max_steps, max_epochs=-1,
+            accelerator="auto", devices=1, precision=config.precision, max_epochs=-1,
+            max_steps=module.max_steps * module.updates,
             callbacks=[interval, Sheets(folder), ReadableProgress(module.batch_size, config.target.name)],
             logger=MetricsFile(folder / "metrics.csv", first_step), log_every_n_steps=50, enable_model_summary=False,
             enable_progress_bar=False, plugins=[AtomicCheckpoints()],
@@ -66,8 +71,8 @@ def pretrain(config: DictConfig) -> Path:
     card = {
         "made by": _command(config),
         "settings": OmegaConf.to_container(config.target.module, resolve=True),
-        "steps": trainer.global_step,
-        "images seen": trainer.global_step * module.batch_size,
+        "steps": trainer.global_step // module.updates,
+        "images seen": trainer.global_step // module.updates * module.batch_size,
         "seconds of the last sitting": round(time.perf_counter() - started),
         "quality": module.quality(),
     } | ({"earlier": earlier} if earlier else {})

@@ -1,14 +1,13 @@
-"""`python -m lsap.train domain=car lambda_nscd=0.5`: train an encoder (LSAP_E and its ablations, e4e, pSp).
+"""`python -m lsap.train domain=car lambda_nscd=0.5`: train an encoder (LSAP_E, e4e, pSp, ReStyle).
+
+With `refinement=sam` it trains that refinement's own network instead (`lsap.refinement_training`).
 
 The run's folder follows from its settings. Started again, an unfinished run goes on, a finished one says so.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,52 +15,32 @@ from typing import Any
 import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning import Callback
 
 from lsap.assembly import (
     Parts,
-    as_written,
     check,
     check_sizes,
     check_trainable,
-    checked_file,
     device_of,
     fill_encoder,
     global_rank,
-    lambdas,
-    plain,
-    process_count,
     refuse_nested_launch,
 )
-from lsap.cli import command, composed, searchpath
+from lsap.cli import command
 from lsap.data import ImageDataModule
 from lsap.embedding import EncoderTraining, RowEncoder
+from lsap.encoder_runs import run_folder
 from lsap.errors import BadValue
 from lsap.evaluation.fidelity import Row, evaluate, evaluate_mean_latent, labels, synthetic_row
 from lsap.evaluation.pictures import reconstruction_grid
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.report import row_title, training_report
-from lsap.formats import file_digest, fingerprint, write_state
-from lsap.runs import (
-    AtomicCheckpoints,
-    LastCheckpoint,
-    MetricsFile,
-    ReadableProgress,
-    RunFolder,
-    manifest,
-    quiet_lightning,
-    write_json,
-    write_text,
-)
-
-# What decides the outcome of a run, beside all lambdas, as far as its embedding has it; a change makes another run.
-IDENTITY = (
-    "seed", "max_steps", "batch_size", "lr", "optimizer", "stages", "space", "objective", "encoder", "adversary",
-    "view",
-)  # fmt: skip
-WEIGHTS = ("generator", "backbone", "perceptual", "similarity")
+from lsap.fitting import Course, fit
+from lsap.formats import fingerprint, write_state
+from lsap.refinement_training import train_refinement
+from lsap.refining import NONE
+from lsap.runs import ReadableProgress, RunFolder, manifest, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -81,6 +60,11 @@ def train(config: DictConfig) -> Trained:
         StoppedRun: a loss was not finite, or the disk is full; what was saved stays.
     """
     check_trainable(config)
+    if config.checkpoint is not None:
+        raise BadValue(
+            f"checkpoint={config.checkpoint} names the encoder that a refinement is trained over, and refinement=none; "
+            "to start this training from an encoder, give init="
+        )
     check(config)
     refuse_nested_launch(config)
     parts = Parts(config, device_of(config.trainer.accelerator))
@@ -96,8 +80,10 @@ def train(config: DictConfig) -> Trained:
             return _finished_before(folder, rank)
         if rank == 0:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        with quiet_lightning():
-            trainer, progress = _fit(config, folder, state, module, data)
+        course = Course(
+            f"{config.embedding.name} λ={config.lambda_nscd:g}", config.max_steps, config.batch_size, "val/image_loss"
+        )
+        trainer, progress = fit(config, folder, state, module, data, course, _panels(config, data))
         if trainer.is_global_zero:
             results = _measure(config, parts, module, data, folder.path, progress)
             training_report(folder.path, title=f"{config.embedding.name} on {config.domain.name}")
@@ -118,11 +104,12 @@ def training_module(config: DictConfig, parts: Parts) -> EncoderTraining:
     encoder = parts.encoder()
     if config.init is not None:
         start_from(encoder, config.init, parts.generator.size)
-    opposed = {"adversary": parts.adversary} if "adversary" in config else {}
+    own = {"adversary": parts.adversary} if "adversary" in config else {}
+    own |= {"iterations": config.iterations} if "iterations" in config else {}
     way: type[EncoderTraining] = get_class(config.embedding._target_)
     return way(
         encoder, parts.generator, parts.view, parts.objective(), parts.space, parts.stages(),
-        optimizer=parts.optimizer(), seed=config.seed, **opposed,
+        optimizer=parts.optimizer(), seed=config.seed, **own,
     )  # fmt: skip
 
 
@@ -151,97 +138,6 @@ def row_name(config: DictConfig) -> str:
     return f"{config.embedding.name}_{weight}" if config.lambda_nscd > 0 else str(config.embedding.name)
 
 
-def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFolder:
-    """The folder that these settings, these weights and training images of these names call for."""
-    usual = composed(
-        "train", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=searchpath()
-    )
-    settings, defaults = (
-        {name: plain(c[name]) for name in (*lambdas(c), *IDENTITY) if name in c}
-        | {"train": {k: v for k, v in plain(c.data.train).items() if k not in ("root", "strict")}}
-        for c in (config, usual)
-    )
-    for name in IDENTITY:  # a setting that only repeats another one (objective.nscd.weight) need not be in the name too
-        if OmegaConf.is_config(config.get(name)) and as_written(config[name]) == as_written(usual[name]):
-            defaults[name] = settings[name]
-    for name in WEIGHTS:
-        mark = _mark(config, parts, name)
-        settings[name] = mark
-        same = config[name].get("checkpoint") == usual[name].get("checkpoint")
-        defaults[name] = mark if same else None
-    images = hashlib.sha256("/".join(names).encode()).hexdigest()[:12]
-    settings["images"], defaults["images"] = images, images if config.data.root == usual.data.root else None
-    settings["init"] = None if config.init is None else file_digest(checked_file("init", config.init))[:12]
-    defaults["init"] = None
-    return RunFolder(config.outputs, config.domain.name, config.embedding.name, settings, defaults)
-
-
-def _mark(config: DictConfig, parts: Parts, name: str) -> str:
-    """The fingerprint of one set of weights, shortened: which generator, which judge."""
-    if name == "generator":
-        return fingerprint(parts.generator)[:12]
-    if name == "backbone":
-        start = config.backbone.checkpoint
-        return start if start == "random" else file_digest(checked_file("backbone.checkpoint", start))[:12]
-    judge = getattr(parts, name)
-    return "none" if judge is None else fingerprint(judge)[:12]
-
-
-def _fit(
-    config: DictConfig, folder: RunFolder, state: str, module: EncoderTraining, data: ImageDataModule
-) -> tuple[Trainer, ReadableProgress]:
-    """Run Lightning's Trainer from the start or from the last checkpoint."""
-    settings = config.trainer
-    checkpoints = folder.path / "checkpoints"
-    last = checkpoints / "last.ckpt"
-    resumed = str(last) if state == "continue" and last.is_file() else None
-    first_step = folder.record.step if resumed else 0
-    progress = ReadableProgress(config.batch_size, f"{config.embedding.name} λ={config.lambda_nscd:g}")
-    validate_every = max(1, min(round(settings.val_check_interval * config.max_steps), 2500))
-    save_every = max(1, min(round(settings.save_every * config.max_steps), 1000))
-    curves = MetricsFile(folder.path / "metrics.csv", first_step)
-    callbacks: list[Callback] = [progress, Recorder(folder), *_panels(config, data)]
-    if data.val_indices:  # before `last`, which keeps what `best` knows
-        best = ModelCheckpoint(
-            checkpoints, "best", "val/image_loss", save_top_k=1, save_weights_only=True, enable_version_counter=False
-        )
-        callbacks.append(best)
-    log_every = max(1, min(10, config.max_steps // 50))
-    callbacks.append(LastCheckpoint(last, save_every, validate_every if data.val_indices else None, curves, log_every))
-    accumulate = settings.accumulate_grad_batches
-    trainer = Trainer(
-        accelerator=settings.accelerator, devices=settings.devices, num_nodes=settings.num_nodes,
-        # rows of W+ that are not trained yet have heads without gradients
-        strategy="ddp_find_unused_parameters_true" if process_count(settings) > 1 else "auto",
-        precision=settings.precision, accumulate_grad_batches=accumulate, gradient_clip_val=settings.gradient_clip_val,
-        max_steps=config.max_steps, max_epochs=-1, logger=[curves, *_dashboards(config, folder)], callbacks=callbacks,
-        val_check_interval=validate_every * accumulate if data.val_indices else None, check_val_every_n_epoch=None,
-        limit_val_batches=1.0 if data.val_indices else 0, num_sanity_val_steps=0,
-        log_every_n_steps=log_every, use_distributed_sampler=False, enable_progress_bar=False,
-        enable_model_summary=False, plugins=[AtomicCheckpoints()],
-    )  # fmt: skip
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning leaves by sys.exit(1)
-            raise KeyboardInterrupt from None
-        raise
-    if torch.distributed.is_initialized():  # what follows is done by one process, and metrics would wait for the others
-        torch.distributed.destroy_process_group()
-    return trainer, progress
-
-
-class Recorder(Callback):
-    """Writes into `run.json` how far the saved checkpoints have come."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.is_global_zero:
-            self.folder.update(trainer.global_step)
-
-
 def _measure(
     config: DictConfig,
     parts: Parts,
@@ -258,22 +154,22 @@ def _measure(
     if best.is_file():
         state = torch.load(best, map_location=device, weights_only=True)["state_dict"]
         module.encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items()})
-    encoder = module.encoder.eval()
+    encoder, inverter = module.encoder.eval(), module.inverter
     card = {"embedding": config.embedding.name, "domain": config.domain.name, "generator": fingerprint(parts.generator)}
     write_state(folder / "encoder.safetensors", encoder.state_dict(), card | {"encoder": encoder.kind})
     data.trainer = None  # one process measures alone: nothing is sharded, nothing padded
-    judges: dict[str, Any] = {"distance": parts.perceptual, "embedder": parts.similarity}
+    judges = parts.judges
     splits: dict[str, dict[str, Row]] = {}
     row = row_name(config)
     for split, loader in test_loaders(data).items():
         splits[split] = {
             "mean_latent": evaluate_mean_latent(parts.generator, parts.view, parts.space, loader, **judges),
             "synthetic": synthetic_row(parts.space),
-            row: evaluate(encoder, parts.generator, parts.view, parts.space, loader, **judges),
+            row: evaluate(inverter, parts.generator, parts.view, parts.space, loader, **judges),
         }
     first = next(iter(next(iter(test_loaders(data).values()))))["image"][:8].to(device)
     with torch.no_grad():
-        output = parts.view(parts.generator(encoder(first)))
+        output = parts.view(parts.generator(inverter(first)))
     save_picture(reconstruction_grid(first, {row_title(row): output}), folder / "reconstructions.png")
     named = labels(**judges)
     write_json(
@@ -301,23 +197,6 @@ def stored(folder: Path) -> Trained:
     return Trained(folder, metrics["splits"], metrics["labels"])
 
 
-def _dashboards(config: DictConfig, folder: RunFolder) -> list[Logger]:
-    loggers: list[Logger] = []
-    if config.logger.name == "wandb":
-        from lsap.runs.dashboard import wandb_logger
-
-        if global_rank() == 0 and "wandb_id" not in folder.record.notes:
-            folder.note(wandb_id=secrets.token_hex(4))
-        chosen = {key: config.logger[key] for key in ("project", "entity", "group")}
-        loggers.append(
-            wandb_logger(
-                folder.path, name=folder.path.name, run_id=str(folder.record.notes.get("wandb_id", "")),
-                tags=list(config.logger.tags), **chosen,
-            )
-        )  # fmt: skip
-    return loggers
-
-
 def _panels(config: DictConfig, data: ImageDataModule) -> list[Callback]:
     if config.logger.name != "wandb" or not data.val_indices:
         return []
@@ -326,7 +205,12 @@ def _panels(config: DictConfig, data: ImageDataModule) -> list[Callback]:
     return [Panels(data.train.read(data.val_indices[:8]))]
 
 
-main = command("train")(train)
+def run(config: DictConfig) -> object:
+    """What the verb does: train an encoder or, where a refinement is named, that refinement's own network."""
+    return train(config) if config.refinement.name == NONE else train_refinement(config)
+
+
+main = command("train")(run)
 
 if __name__ == "__main__":
     main()

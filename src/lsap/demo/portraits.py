@@ -38,7 +38,7 @@ def render(factors: Tensor, extras: Extras | None = None, size: int = SIZE) -> T
 
 
 def salience(factors: Tensor, size: int = SIZE) -> Tensor:
-    """Where small features are that a mean over pixels would forget: mouth, eyes and brows.
+    """Where small features are that a mean over pixels would forget: mouth, eyes, brows and nose.
 
     Returns:
         [N, 1, size, size] in [0, 1].
@@ -52,7 +52,9 @@ def salience(factors: Tensor, size: int = SIZE) -> Tensor:
         x, y, scale, _ = head.place(side * head.eye_x, head.eye_y)
         eye = smoothstep(-0.06, 0.06, canvas.ellipse(x, y - 0.04, 0.15 * scale + 0.02, one * 0.14))
         mask = torch.maximum(mask, 0.4 * eye)
-    return mask[:, None]
+    x, y, _, _ = head.place(torch.zeros_like(head.cx), head.nose_y, lift=0.10)
+    nose = smoothstep(-0.06, 0.06, canvas.ellipse(x, y, one * 0.13, one * 0.13))
+    return torch.maximum(mask, 0.4 * nose)[:, None]
 
 
 @dataclass
@@ -270,15 +272,20 @@ def _beard(canvas: Canvas, head: Head, colours: Colours, strands: Tensor) -> Non
 def _nose(canvas: Canvas, head: Head, colours: Colours) -> None:
     f = head.f
     one = torch.ones_like(head.cx)
-    big = 0.45 + 1.15 * f["nose_size"]
+    big = 0.45 + 1.25 * f["nose_size"]
     tip_x, tip_y, _, _ = head.place(0 * one, head.nose_y + 0.02 * big, lift=0.10)
     top_x, top_y, _, _ = head.place(0 * one, head.eye_y + 0.03)
-    canvas.paint(
-        canvas.fill(canvas.stroke(top_x, top_y, tip_x, tip_y - 0.02, 0.022 * big), 1.6), colours.skin * 1.07, 0.75
-    )
-    ball = canvas.ellipse(tip_x, tip_y, 0.062 * big, 0.048 * big)
-    canvas.paint(canvas.fill(ball, 1.3), colours.skin * 0.80)
-    canvas.paint(canvas.fill(canvas.ellipse(tip_x, tip_y - 0.016, 0.050 * big, 0.036 * big), 1.3), colours.skin * 1.04)
+    shadow = canvas.stroke(top_x + 0.030 * big, top_y, tip_x + 0.034 * big, tip_y, 0.020 * big)
+    canvas.paint(canvas.fill(shadow, 1.4), colours.skin * 0.80, 0.55)
+    bridge = canvas.fill(canvas.stroke(top_x, top_y, tip_x, tip_y - 0.02, 0.020 * big), 1.6)
+    canvas.paint(bridge, (colours.skin * 1.10).clamp(max=1), 0.75)
+    wings = canvas.ellipse(tip_x, tip_y + 0.010, 0.078 * big, 0.044 * big)
+    canvas.paint(canvas.fill(wings, 1.2), colours.skin * 0.72)
+    ball = canvas.ellipse(tip_x, tip_y - 0.012, 0.056 * big, 0.044 * big)
+    canvas.paint(canvas.fill(ball, 1.2), (colours.skin * 1.08).clamp(max=1))
+    for side in (-1, 1):
+        nostril = canvas.ellipse(tip_x + side * 0.040 * big, tip_y + 0.026 * big, 0.018 * big, 0.013 * big)
+        canvas.paint(canvas.fill(nostril), colours.skin * 0.30, 0.9)
 
 
 def _mouth(canvas: Canvas, head: Head, colours: Colours) -> None:
@@ -305,10 +312,10 @@ def _mouth(canvas: Canvas, head: Head, colours: Colours) -> None:
 def _eyes(canvas: Canvas, head: Head, colours: Colours) -> None:
     f = head.f
     one = torch.ones_like(head.cx)
-    size = 0.052 + 0.050 * f["eye_size"]
-    open_ = size * (0.66 - 0.20 * f["smile"] + 0.10 * (1 - f["age"]))
+    size = 0.060 + 0.052 * f["eye_size"]
+    open_ = size * (0.74 - 0.18 * f["smile"] + 0.10 * (1 - f["age"]))
     white = colours.skin.new_tensor([0.96, 0.96, 0.95]).expand_as(colours.skin)
-    brown, blue = white.new_tensor([0.30, 0.15, 0.06]), white.new_tensor([0.20, 0.58, 0.88])
+    brown, blue = white.new_tensor([0.40, 0.19, 0.05]), white.new_tensor([0.15, 0.62, 0.98])
     iris_colour = mix(brown.expand_as(white), blue.expand_as(white), f["eye_color"])
     brow_colour = mix(colours.hair * 0.60, colours.skin * 0.35, 0.25 * one)
     for side in (-1, 1):
@@ -318,13 +325,13 @@ def _eyes(canvas: Canvas, head: Head, colours: Colours) -> None:
         ball = canvas.fill(canvas.ellipse(x, y, size * scale, open_))
         canvas.paint(ball, white, seen)
         gaze = x + 0.012 * torch.sin(head.yaw)
-        radius = torch.minimum(0.62 * size, 1.05 * open_)
+        radius = torch.minimum(0.70 * size, 1.05 * open_)
         iris = canvas.fill(canvas.ellipse(gaze, y, radius * scale, radius)) * ball
         canvas.paint(iris, iris_colour, seen)
         canvas.paint(
-            canvas.fill(canvas.ellipse(gaze, y, 0.45 * radius * scale, 0.45 * radius)) * ball, white * 0.04, seen
+            canvas.fill(canvas.ellipse(gaze, y, 0.38 * radius * scale, 0.38 * radius)) * ball, white * 0.04, seen
         )
-        tilt = 0.05 * (f["brow_tilt"] - 0.5) * side * 2
+        tilt = 0.07 * (f["brow_tilt"] - 0.5) * side * 2
         weight = 0.014 + 0.030 * f["brow_weight"]
         brow_y = y - open_ - 0.075 - 0.02 * f["smile"]
         run = (size + 0.02) * scale

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lsap.demo import factors, portraits
 from lsap.demo.extras import Extras
+from lsap.demo.far import estrange
 from lsap.errors import BadValue, nearest
 
-FAMILIES = ("plain", "rich")
+FAMILIES = ("plain", "rich", "far")
 
 # Both trainings of a comparison see the same portraits; each is rendered once per process.
 _REMEMBERED: dict[tuple[int, str, str], dict[int, Tensor]] = {}
@@ -21,7 +22,8 @@ class Portraits:
     """Portraits of one family and split: deterministic by seed and index; people differ between splits.
 
     Args:
-        family: "plain" (what the generator learned) or "rich" (the domain's photographs).
+        family: "plain" (what the generator learned), "rich" (the domain's photographs) or "far" (rich ones that hold
+            what no portrait should: writing, hands, paint, or another art).
         split: name of the random stream, e.g. "train" or "test".
         count: how many there are.
         seed: of factors and extras.
@@ -50,7 +52,15 @@ class Portraits:
         remembered = _REMEMBERED.setdefault((self.seed, self.family, self.split), {})
         unseen = [index for index in indices if index not in remembered]
         if unseen:
-            extras = Extras.draw(self.seed, self.split, unseen) if self.family == "rich" else None
-            drawn = portraits.render(self.factors(unseen), extras)
+            drawn = self._draw(unseen)
             remembered.update(zip(unseen, ((drawn + 1) * 127.5).round().byte(), strict=True))
         return torch.stack([remembered[index] for index in indices]).float() / 127.5 - 1
+
+    def again(self, indices: Sequence[int], factors: Tensor) -> Tensor:
+        """These portraits as they were, extras included, but with other factors [B, F]; [B, 3, 64, 64] in [-1, 1]."""
+        extras = Extras.draw(self.seed, self.split, indices) if self.family != "plain" else None
+        drawn = portraits.render(factors, extras)
+        return estrange(drawn, factors, extras) if self.family == "far" and extras is not None else drawn
+
+    def _draw(self, indices: Sequence[int]) -> Tensor:
+        return self.again(indices, self.factors(indices))

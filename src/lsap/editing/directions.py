@@ -1,43 +1,21 @@
-"""Directions in W along which one attribute changes: found on the generator's own samples, applied to any code.
+"""Directions in W along which one attribute changes: fitted to samples, purified, matched in effect.
 
-A direction belongs to one generator and carries its fingerprint. Strengths are counted in standard deviations of the
-samples along it, so that a strength of 1 means the same for every direction and generator.
+The record itself, `Direction`, and its files are those of `lsap.formats`. The strengths of directions that are found
+here are counted in standard deviations of the samples along them, so that a strength of 1 means the same for every
+direction and generator.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lsap.errors import BadValue, MissingFile
-from lsap.runs.atomic import save_safetensors
-
-FORMAT = "lsap.directions/1"
-
-
-@dataclass(frozen=True)
-class Direction:
-    """One attribute's direction in W.
-
-    Attributes:
-        name: of the attribute.
-        vector: [C], unit length.
-        std: standard deviation of the samples' projections on it; one unit of strength.
-        change: of the attribute per unit of length along it, in the attribute's own unit, by the fit on samples.
-        generator: fingerprint of the generator whose W it lies in.
-    """
-
-    name: str
-    vector: Tensor
-    std: float
-    change: float
-    generator: str
+from lsap.errors import BadValue
+from lsap.formats import Direction
+from lsap.formats.directions import SPREAD, same_generator
 
 
 def data_direction(name: str, w: Tensor, values: Tensor, generator: str) -> Direction:
@@ -59,21 +37,30 @@ def data_direction(name: str, w: Tensor, values: Tensor, generator: str) -> Dire
         BadValue: shapes that do not belong together, fewer than two samples, values that are not finite or all equal,
             or codes that do not move with the attribute at all.
     """
-    if w.ndim != 2 or values.shape != w.shape[:1] or len(w) < 2:
-        raise BadValue(
-            f"direction {name!r}: needs codes [N, C] and one value for each, N at least 2; "
-            f"got {list(w.shape)} and {list(values.shape)}"
-        )
-    codes, wanted = _centred(w), _centred(values)
+    check_samples(name, w, values)
+    codes, wanted = centred(w), centred(values)
     variance = wanted.square().mean()
-    if not wanted.isfinite().all() or variance.sqrt() <= 1e-9 * (1 + values.double().abs().max()):
-        raise BadValue(f"direction {name!r}: the attribute must vary over the samples and be finite; check its reader")
     slope = (codes * wanted[:, None]).mean(0) / variance
     length = slope.norm()
     if not length > 0:
         raise BadValue(f"direction {name!r}: codes do not move with the attribute at all; no direction changes it")
     vector = slope / length
-    return Direction(name, vector.float(), _spread(codes, vector), 1 / length.item(), generator)
+    return Direction(
+        name=name, vector=vector.float(), step=spread(codes, vector), unit=SPREAD, attribute=name,
+        change=1 / length.item(), generator=generator, origin=f"slope of {len(w)} samples' codes on the attribute",
+    )  # fmt: skip
+
+
+def check_samples(name: str, w: Tensor, values: Tensor) -> None:
+    """Refuse codes [N, C] and values [N] that no direction can be learned from; raises BadValue."""
+    if w.ndim != 2 or values.shape != w.shape[:1] or len(w) < 2:
+        raise BadValue(
+            f"direction {name!r}: needs codes [N, C] and one value for each, N at least 2; "
+            f"got {list(w.shape)} and {list(values.shape)}"
+        )
+    wanted = centred(values)
+    if not wanted.isfinite().all() or wanted.square().mean().sqrt() <= 1e-9 * (1 + values.double().abs().max()):
+        raise BadValue(f"direction {name!r}: the attribute must vary over the samples and be finite; check its reader")
 
 
 def conditional(direction: Direction, others: Sequence[Direction], w: Tensor) -> Direction:
@@ -82,7 +69,7 @@ def conditional(direction: Direction, others: Sequence[Direction], w: Tensor) ->
     The conditional manipulation of InterFaceGAN (Shen et al. 2020), for any number of conditions.
 
     Args:
-        direction: to be purified.
+        direction: to be purified; it and the others hold one vector [C].
         others: directions of the attributes that shall stay.
         w: [N, C] samples, to measure the new direction's spread.
 
@@ -91,48 +78,34 @@ def conditional(direction: Direction, others: Sequence[Direction], w: Tensor) ->
         cosine between old and new.
 
     Raises:
-        BadValue: a direction of another generator, or nothing remains.
+        BadValue: a direction of another generator or of [L, C], or nothing remains.
     """
-    for other in others:
-        _same_generator(direction, other)
+    for other in (direction, *others):
+        same_generator(direction, other)
+        if other.vector.ndim != 1:
+            raise BadValue(f"direction {other.name!r} has a vector of its own for every row; conditions need one, [C]")
     vector = direction.vector.double()
+    vector = vector / vector.norm()
     if others:
         stacked = torch.stack([other.vector.double().to(vector.device) for other in others], dim=1)
         left, sizes, _ = torch.linalg.svd(stacked, full_matrices=False)
         basis = left[:, sizes > 1e-6 * sizes.max()]  # others may repeat one another
         vector = vector - basis @ (basis.T @ vector)
     remains = vector.norm().item()
+    names = ", ".join(other.name for other in others)
     if remains < 1e-4:
-        names = ", ".join(other.name for other in others)
         raise BadValue(f"direction {direction.name!r} lies in the span of {names}: nothing of it remains without them")
     unit = vector / remains
-    return Direction(
-        direction.name, unit.float(), _spread(_centred(w), unit), direction.change * remains, direction.generator
+    change = None if direction.change is None else direction.change * remains
+    origin = direction.origin + (f"; at a right angle to {names}" if others else "")
+    return replace(
+        direction, vector=unit.float(), step=spread(centred(w), unit), unit=SPREAD, change=change, origin=origin
     )
 
 
 def apply(codes: Tensor, direction: Direction, strength: float | Tensor) -> Tensor:
-    """Move codes along a direction.
-
-    Args:
-        codes: [N, C] in W or [N, L, C] in W+, where every row moves alike.
-        direction: of the generator that the codes belong to.
-        strength: standard deviations of the samples; one number, or [N], one per code. Negative goes the other way.
-
-    Returns:
-        New codes of the same shape; the given ones are untouched.
-
-    Raises:
-        BadValue: codes of another width.
-    """
-    if codes.shape[-1] != len(direction.vector) or codes.ndim not in (2, 3):
-        raise BadValue(
-            f"direction {direction.name!r} has {len(direction.vector)} numbers and moves codes [N, C] or [N, L, C], "
-            f"but these have the shape {list(codes.shape)}; use a direction of their own generator"
-        )
-    step = direction.vector.to(codes) * direction.std
-    amount = torch.as_tensor(strength, dtype=codes.dtype, device=codes.device)
-    return codes + amount.reshape(-1, *[1] * (codes.ndim - 1)) * step
+    """Move codes [N, C] or [N, L, C] along a direction; see `Direction.moved`."""
+    return direction.moved(codes, strength)
 
 
 def matched_strength(
@@ -178,55 +151,44 @@ def matched_strength(
     return sign * middle
 
 
-def save_directions(directions: Sequence[Direction], path: Path) -> Path:
-    """Write directions of one generator as safetensors, whole or not at all.
+def matched_strengths(
+    change: Callable[[Tensor], Tensor], target: float, count: int, *, limit: float = 8.0, steps: int = 12
+) -> tuple[Tensor, Tensor]:
+    """The same image by image: every image gets the strength at which its own change reaches the target.
 
-    Raises:
-        BadValue: none, two of one name, or of different generators.
-    """
-    if not directions:
-        raise BadValue(f"{path.name}: there is no direction to save")
-    names = [direction.name for direction in directions]
-    if len(set(names)) < len(names):
-        raise BadValue(f"{path.name}: directions need names of their own, but got {', '.join(names)}")
-    for direction in directions[1:]:
-        _same_generator(directions[0], direction)
-    card = {direction.name: {"std": direction.std, "change": direction.change} for direction in directions}
-    metadata = {"format": FORMAT, "generator": directions[0].generator, "directions": json.dumps(card)}
-    save_safetensors(path, {d.name: d.vector.float() for d in directions}, metadata)
-    return path
-
-
-def load_directions(path: Path, generator: str | None = None) -> dict[str, Direction]:
-    """Read directions by name, in the order in which they were saved.
+    All images are searched at once: the interval of each is doubled until its target lies inside, then halved.
 
     Args:
-        path: a file of `save_directions`.
-        generator: fingerprint that they must belong to; None skips the check.
+        change: strengths [N] → change of the attribute of every image [N]; NaN where it cannot be read.
+        target: the wanted change.
+        count: N.
+        limit: largest strength that is tried.
+        steps: halvings of every interval.
 
-    Raises:
-        MissingFile: there is no such file.
-        BadValue: the file is not one of ours, is cut short, or belongs to another generator.
+    Returns:
+        Strengths [N], and whether the target was reached [N]; where it was not, the strength is the limit, and where
+        the attribute cannot be read, 0.
     """
-    if not path.is_file():
-        raise MissingFile(f"{path} does not exist; find directions on the generator's own samples first")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        card = json.loads(metadata["directions"])
-        owner = metadata["generator"]
-        found = {n: Direction(n, vectors[n], float(c["std"]), float(c["change"]), owner) for n, c in card.items()}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadValue(
-            f"{path} holds no directions ({error}); it may be cut short: delete it and find them again"
-        ) from error
-    if generator is not None and owner != generator:
-        raise BadValue(
-            f"{path.name} belongs to generator {owner[:12]}, but this run uses {generator[:12]}; directions work in "
-            "the W of their own generator only: find them again for this one"
-        )
-    return found
+    if target == 0:
+        return torch.zeros(count), torch.ones(count, dtype=torch.bool)
+    sign = 1.0 if target > 0 else -1.0
+    low, high = torch.zeros(count), torch.full((count,), min(0.5, limit))
+    reached = change(sign * high)
+    unread = reached.isnan()
+    short = sign * reached < sign * target
+    while short.any() and bool((high[short] < limit).any()):
+        low = torch.where(short, high, low)
+        high = torch.where(short, (2 * high).clamp(max=limit), high)
+        reached = change(sign * high)
+        unread |= reached.isnan()
+        short = sign * reached < sign * target
+    found = ~short & ~unread
+    for _ in range(steps):
+        middle = (low + high) / 2
+        below = sign * change(sign * middle) < sign * target
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    strength = torch.where(found, (low + high) / 2, torch.full_like(high, limit))
+    return sign * torch.where(unread, torch.zeros_like(high), strength), found
 
 
 def check_generator(directions: Iterable[Direction], generator: str) -> None:
@@ -235,23 +197,16 @@ def check_generator(directions: Iterable[Direction], generator: str) -> None:
         if direction.generator != generator:
             raise BadValue(
                 f"direction {direction.name!r} belongs to generator {direction.generator[:12]}, but these codes are of "
-                f"{generator[:12]}; find it again for this generator"
+                f"{generator[:12]}; find it again for this generator with python -m lsap.discover"
             )
 
 
-def _same_generator(one: Direction, other: Direction) -> None:
-    if one.generator != other.generator:
-        raise BadValue(
-            f"directions {one.name!r} and {other.name!r} belong to different generators, {one.generator[:12]} and "
-            f"{other.generator[:12]}; they cannot be used together"
-        )
-
-
-def _centred(values: Tensor) -> Tensor:
+def centred(values: Tensor) -> Tensor:
+    """Values less their mean over the first axis, in float64."""
     values = values.detach().double()
     return values - values.mean(0)
 
 
-def _spread(centred: Tensor, vector: Tensor) -> float:
-    """Standard deviation of projections."""
-    return (centred @ vector.to(centred)).square().mean().sqrt().item()
+def spread(deviations: Tensor, vector: Tensor) -> float:
+    """Standard deviation of centred codes [N, C] along a unit vector [C]."""
+    return (deviations @ vector.to(deviations)).square().mean().sqrt().item()

@@ -12,12 +12,21 @@ from lsap.embedding.encoders import (
     WEncoder,
 )
 from lsap.embedding.inference import Embedded, Embedding, EncoderEmbedding
+from lsap.embedding.iterated import (
+    Iterated,
+    IterativeEncoder,
+    IterativeResNetEncoder,
+    SmallIterativeEncoder,
+    StepEncoder,
+)
 from lsap.embedding.optimisation import Optimisation, OptimisationInW, OptimisationInWPlus
 from lsap.embedding.ranger import Ranger
+from lsap.embedding.restyle import AdversarialRestyleTraining, RestyleTraining
 from lsap.embedding.stages import AllRows, ProgressiveStages, Stages
 from lsap.embedding.training import EncoderTraining
 
 __all__ = [
+    "AdversarialRestyleTraining",
     "AdversarialTraining",
     "Adversary",
     "AllRows",
@@ -27,6 +36,9 @@ __all__ = [
     "EncoderEmbedding",
     "EncoderTraining",
     "IndependentRows",
+    "Iterated",
+    "IterativeEncoder",
+    "IterativeResNetEncoder",
     "LatentDiscriminator",
     "Optimisation",
     "OptimisationInW",
@@ -35,9 +47,12 @@ __all__ = [
     "ProgressiveStages",
     "PyramidEncoder",
     "Ranger",
+    "RestyleTraining",
     "RowEncoder",
+    "SmallIterativeEncoder",
     "SmallPSPEncoder",
     "SmallPyramidEncoder",
     "Stages",
+    "StepEncoder",
     "WEncoder",
 ]

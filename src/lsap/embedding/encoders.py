@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lsap.errors import BadValue
 from lsap.features import IRSE50, load_weights
 
-Kind = Literal["e4e", "psp", "w"]
+Kind = Literal["e4e", "psp", "w", "restyle_e4e"]
 
 COARSE, MIDDLE = 3, 7  # rows 0-2 read the coarse map, rows 3-6 the middle one, the rest the fine one
 

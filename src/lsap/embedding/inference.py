@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,27 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lsap.generator import Generator
-from lsap.inversion import FixedNoise, Inversion, Renderer
-
-Watch = Callable[[float, Mapping[str, float]], None]
-
-
-class Embedded:
-    """What became of a batch; no dataclass, since Lightning takes those apart.
-
-    Args:
-        inversion: of the images that could be embedded; None if none could.
-        notes: image → numbers about its making, such as its last loss.
-        failed: image → why it has no codes.
-    """
-
-    def __init__(
-        self,
-        inversion: Inversion | None,
-        notes: Mapping[str, Mapping[str, Any]] | None = None,
-        failed: Mapping[str, str] | None = None,
-    ) -> None:
-        self.inversion, self.notes, self.failed = inversion, notes or {}, failed or {}
+from lsap.inversion import Embedded, FixedNoise, Inversion, Renderer, Watch
 
 
 class Embedding(LightningModule, abc.ABC):

@@ -16,15 +16,14 @@ from torch import Tensor
 
 from lsap.embedding import noise
 from lsap.embedding.inference import Embedded, Embedding
-from lsap.embedding.projection import learning_rate, noise_strength, spread_of
+from lsap.embedding.projection import noise_strength, spread_of
 from lsap.errors import BadValue
 from lsap.generator import Generator, View
-from lsap.inversion import OwnNoise
-from lsap.objective import Fit, Objective
+from lsap.inversion import OwnNoise, halved
+from lsap.objective import Fit, Objective, Running, failure, learning_rate
 from lsap.seeds import derive
 
 Start = Callable[[Tensor, Sequence[str]], Tensor]
-PROGRESS = 1e-3  # by what share its loss must fall for an image to count as still improving
 
 
 class MeanLatent:
@@ -115,18 +114,18 @@ class Optimisation(Embedding, abc.ABC):
             start = self.variable(self.start(images, names)).to(images, copy=True)
         streams = [torch.Generator().manual_seed(derive(self.seed, "invert", name)) for name in names]
         maps = [m.to(images) for m in noise.draw([layer.resolution for layer in self.convolutions], streams)]
-        running = Running(images, list(names), streams, [start, *maps])
+        running = Running(names, [start, *maps], {"image": images}, streams)
         finished: list[Running] = []
         failed: dict[str, str] = {}
         for step in range(self.steps):
             t = step / self.steps
             code, *maps = running.variables
-            values = self.losses(running.images, code + self.jitter(t, running.streams, code), maps)
+            values = self.losses(running.constants["image"], code + self.jitter(t, running.streams, code), maps)
             loss = torch.stack(list(values.values())).sum(0)
             running.backward(loss)
             sound = running.sound(loss)
             if not all(sound):
-                failed |= dict.fromkeys(running.part([not s for s in sound]).names, _failure(values, step))
+                failed |= dict.fromkeys(running.part([not s for s in sound]).names, failure(values, step))
                 running = running.part(sound)
             if len(running) == 0:
                 break
@@ -176,7 +175,7 @@ class Optimisation(Embedding, abc.ABC):
         whole = zip(*(run.variables for run in runs), strict=True)
         code, *maps = (torch.cat([part.detach() for part in parts])[order] for parts in whole)
         # Half precision, rounded before anything is drawn: what is shown and what is loaded again are equal to the bit.
-        state = {f"noise.{layer.name}": _halved(m) for layer, m in zip(self.convolutions, maps, strict=True)}
+        state = {f"noise.{layer.name}": halved(m) for layer, m in zip(self.convolutions, maps, strict=True)}
         numbers = [(loss, steps) for run in runs for loss, steps in zip(run.last, run.steps, strict=True)]
         notes = {found[i]: {"loss": float(f"{numbers[i][0]:.7g}"), "steps": numbers[i][1]} for i in order}
         kept = self.inversion([found[i] for i in order], self.w_plus(code), OwnNoise(self.generator), state)
@@ -201,78 +200,3 @@ class OptimisationInWPlus(Optimisation):
 
     def w_plus(self, variable: Tensor) -> Tensor:
         return variable
-
-
-class Running:
-    """The images of a batch that are still being optimised: their variables, Adam's memory of them, and their streams.
-
-    Args:
-        images: targets [N, 3, H, W].
-        names: theirs.
-        streams: a random stream for each.
-        variables: leaves [N, …] that are optimised.
-    """
-
-    def __init__(
-        self, images: Tensor, names: list[str], streams: list[torch.Generator], variables: Sequence[Tensor]
-    ) -> None:
-        self.images, self.names, self.streams = images, names, streams
-        self.variables = [v.detach().requires_grad_() for v in variables]
-        self.optimizer = torch.optim.Adam(self.variables, betas=(0.9, 0.999), eps=1e-8)
-        self.last = [float("nan")] * len(names)
-        self.best = [float("inf")] * len(names)
-        self.waited = [0] * len(names)
-        self.steps = [0] * len(names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of the losses [N]; they are summed, so that no image's gradient knows of another image."""
-        self.optimizer.zero_grad()
-        loss.sum().backward()
-        self.last = loss.detach().tolist()
-
-    def sound(self, loss: Tensor) -> list[bool]:
-        """Of every image, whether its loss and all its gradients are finite."""
-        fine = loss.detach().isfinite()
-        for variable in self.variables:
-            if variable.grad is not None:
-                fine = fine & variable.grad.isfinite().flatten(1).all(1)
-        return fine.tolist()
-
-    def step(self, rate: float) -> None:
-        """One update of Adam."""
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.step()
-        self.steps = [steps + 1 for steps in self.steps]
-
-    def idle(self, patience: int) -> list[bool]:
-        """Of every image, whether its loss has not fallen by `PROGRESS` for so many steps."""
-        for place, loss in enumerate(self.last):
-            improved = loss < self.best[place] * (1 - PROGRESS)
-            self.best[place] = loss if improved else self.best[place]
-            self.waited[place] = 0 if improved else self.waited[place] + 1
-        return [waited >= patience for waited in self.waited]
-
-    def part(self, mask: Sequence[bool]) -> Running:
-        """The chosen images alone, with the gradients and the moments that they have."""
-        rows = [place for place, chosen in enumerate(mask) if chosen]
-        names, streams = [self.names[i] for i in rows], [self.streams[i] for i in rows]
-        some = Running(self.images[rows], names, streams, [v.detach()[rows].clone() for v in self.variables])
-        for old, new in zip(self.variables, some.variables, strict=True):
-            new.grad = None if old.grad is None else old.grad[rows]
-            memory = self.optimizer.state.get(old, {})
-            some.optimizer.state[new] = {k: v[rows] if v.ndim else v.clone() for k, v in memory.items()}
-        some.last, some.best = [self.last[i] for i in rows], [self.best[i] for i in rows]
-        some.waited, some.steps = [self.waited[i] for i in rows], [self.steps[i] for i in rows]
-        return some
-
-
-def _failure(values: Mapping[str, Tensor], step: int) -> str:
-    bad = [name for name, value in values.items() if not bool(value.isfinite().all())]
-    return f"not a number in step {step} ({', '.join(bad) or 'a gradient'})"
-
-
-def _halved(noise_map: Tensor) -> Tensor:
-    return noise_map.half() if noise_map.dtype == torch.float32 else noise_map

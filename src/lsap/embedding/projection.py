@@ -1,12 +1,10 @@
-"""What StyleGAN2's projector fixes besides its losses: how the rate and the noise on the codes go over time.
+"""What StyleGAN2's projector fixes besides its losses: how the noise on the codes goes over time (`learning_rate`, the
+other half, is shared with SAM).
 
-arXiv:1912.04958, appendix D. Time t runs from 0 to 1 and is the step divided by the number of steps, so the very first
-update has rate 0: it only fills Adam's moments.
+arXiv:1912.04958, appendix D. Time t runs from 0 to 1 and is the step divided by the number of steps.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -14,12 +12,6 @@ from torch import Tensor
 from lsap.generator import Generator
 
 SAMPLES = 10_000  # codes that their spread is measured on
-
-
-def learning_rate(t: float, rate: float, rampup: float = 0.05, rampdown: float = 0.25) -> float:
-    """Rising in a line over the first `rampup` of the time, falling along a cosine over the last `rampdown` of it."""
-    fall = min(1.0, (1 - t) / rampdown)
-    return rate * (0.5 - 0.5 * math.cos(math.pi * fall)) * min(1.0, t / rampup)
 
 
 def noise_strength(t: float, strength: float = 0.05, ramp: float = 0.75) -> float:

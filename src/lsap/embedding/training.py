@@ -69,9 +69,17 @@ class EncoderTraining(LightningModule):
         """The last row of W+ that is trained at the coming step."""
         return self.stages.stage(self.batches_seen)
 
+    @property
+    def inverter(self) -> nn.Module:
+        """What inverts images when the encoder is used: images [N, 3, H, W] → codes [N, L, C]."""
+        return self.encoder
+
     def fit(self, images: Tensor, *, stage: int, noise: Noise) -> Fit:
         """Embed and render a batch once, and keep what the terms need of it."""
-        w_plus = self.encoder(images, stage)
+        return self.drawn(images, self.encoder(images, stage), stage=stage, noise=noise)
+
+    def drawn(self, images: Tensor, w_plus: Tensor, *, stage: int, noise: Noise) -> Fit:
+        """Render the codes [N, L, C] of images."""
         styles = self.generator.styles(w_plus)
         output = self.view(self.generator.synthesis(styles, noise=noise))
         chosen = [styles[name] for name in self.space.names]

@@ -125,27 +125,54 @@ def tradeoff(rows: Mapping[str, Mapping[str, Any]], *, names: Mapping[str, str] 
     lines = {n: r["nscd"] for n, r in rows.items() if r.get("nscd") is not None and r.get("mse") is None}
     if not points:
         raise BadValue("a trade-off needs at least one row with an MSE and an NSCD")
+    x, y = "NSCD  (← nearer to the generator’s mean style)", "MSE  (↓ truer to the image)"
+    return scatter(points, x, y, lines=lines, names=names, muted=("mean_latent",))
+
+
+def scatter(
+    points: Mapping[str, tuple[float, float]],
+    x_title: str,
+    y_title: str,
+    *,
+    lines: Mapping[str, float] | None = None,
+    names: Mapping[str, str] | None = None,
+    muted: Sequence[str] = (),
+) -> str:
+    """One point per row, labelled where it lies; axes begin at 0, or below where a value does.
+
+    Args:
+        points: row → (x, y).
+        x_title, y_title: what the axes say.
+        lines: row → x of a vertical line that stands for it.
+        names: row → label.
+        muted: rows in grey.
+
+    Returns:
+        SVG text.
+    """
     called = names or {}
     with context(STYLE):
         axes = _axes(4.6, 3.5)
-        right = max([x for x, _ in points.values()] + list(lines.values())) * 1.3 or 1.0
-        top = max(y for _, y in points.values()) * 1.18 or 1.0
-        axes.set(xlim=(-right * 0.03, right), ylim=(0, top))
-        for name, x in lines.items():
+        xs = [x for x, _ in points.values()] + list((lines or {}).values())
+        ys = [y for _, y in points.values()]
+        right, top = max(xs) * 1.3 or 1.0, max(ys) * 1.18 or 1.0
+        left, bottom = min(-right * 0.03, min(xs) * 1.1), min(0.0, min(ys) * 1.1)
+        axes.set(xlim=(left, right), ylim=(bottom, top))
+        for name, x in (lines or {}).items():
             axes.axvline(x, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
             axes.annotate(
                 _broken(called.get(name, name)), (x, top), (5, -2), textcoords="offset points", va="top", color=MUTED
             )
         colour = iter(COLOURS)
         for name, (x, y) in points.items():
-            shade = MUTED if name == "mean_latent" else next(colour, MUTED)
+            shade = MUTED if name in muted else next(colour, MUTED)
             axes.plot(x, y, "o", color=shade, markersize=9, markeredgewidth=0, clip_on=False)
             axes.annotate(
                 called.get(name, name), (x, y), (9, 0), textcoords="offset points", va="center",
                 color=shade, fontweight="bold",
             )  # fmt: skip
-        axes.set_xlabel("NSCD  (← nearer to the generator’s mean style)")
-        axes.set_ylabel("MSE  (↓ truer to the image)")
+        axes.set_xlabel(x_title)
+        axes.set_ylabel(y_title)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         return _svg(axes)

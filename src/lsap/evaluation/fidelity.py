@@ -6,6 +6,7 @@ or spread over processes. Judges are borrowed: a metric neither saves nor moves 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection, SumMetric
 
-from lsap.alignment import NSCD, NormalizedStyleSpace, nscd
+from lsap.alignment import NSCD, NormalizedStyleSpace
 from lsap.errors import BadValue
+from lsap.evaluation.codes import CodeDiversity, LayerNSCD
 from lsap.features import Embedder
 from lsap.generator import Generator
 
@@ -24,13 +26,20 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 Row = dict[str, Any]
 
 
-class ImageMean(Metric):
+class ImageMean(Metric, abc.ABC):
     """Mean over images of one value per image; the base of the metrics that compare pictures.
 
     Attributes:
         label: what reports call it.
         unit: of its values.
         higher_is_better: the direction that reports mark.
+        skipped: images so far that have no value, such as those without a face.
+
+    update(output, images): [N, 3, H, W] each, in [-1, 1].
+    compute(): the mean over images that have a value, a scalar; NaN where none has.
+
+    Raises:
+        BadValue: the two differ in shape, or a judge has already averaged over the batch.
     """
 
     full_state_update = False
@@ -38,11 +47,21 @@ class ImageMean(Metric):
     unit = ""
     total: Tensor
     count: Tensor
+    skipped: Tensor
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("skipped", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @abc.abstractmethod
+    def each(self, output: Tensor, images: Tensor) -> Tensor:
+        """The value of every image [N], as `update` counts it; NaN where an image has none."""
+
+    def update(self, output: Tensor, images: Tensor) -> None:
+        _same_shape(output, images)
+        self.add(self.each(output, images), images)
 
     def add(self, values: Tensor, images: Tensor) -> None:
         """Take one value per image.
@@ -55,24 +74,23 @@ class ImageMean(Metric):
                 f"{self.label}: the judge returned a tensor of shape {list(values.shape)} for {len(images)} images; "
                 f"one value per image is needed, shape [{len(images)}]"
             )
-        self.total += values.detach().double().sum()
-        self.count += len(images)
+        known = values.detach().double()
+        known = known[~known.isnan()]
+        self.total += known.sum()
+        self.count += len(known)
+        self.skipped += len(values) - len(known)
 
     def compute(self) -> Tensor:
-        """The mean, a scalar; NaN before any image has come."""
         return (self.total / self.count).float()
 
 
 class MSE(ImageMean):
     """Mean squared error between images in [-1, 1], as the paper's tables give it (section 5.1).
 
-    On this range the largest possible value is 4; a PSNR from it takes 4 as the squared peak.
+    On this range the largest possible value is 4.
 
     update(output, images): [N, 3, H, W] each, in [-1, 1].
     compute(): scalar in [0, 4], lower is better.
-
-    Raises:
-        BadValue: the two differ in shape.
 
     Example:
         >>> metric = MSE()
@@ -86,9 +104,33 @@ class MSE(ImageMean):
     unit = "on [−1, 1]"
     higher_is_better = False
 
-    def update(self, output: Tensor, images: Tensor) -> None:
-        _same_shape(output, images)
-        self.add((output.double() - images.double()).square().flatten(1).mean(1), images)
+    def each(self, output: Tensor, images: Tensor) -> Tensor:
+        return (output.double() - images.double()).square().flatten(1).mean(1)
+
+
+class PSNR(ImageMean):
+    """Mean peak signal-to-noise ratio of images in [-1, 1], whose squared peak is 4.
+
+    The published script takes 2 as the squared peak; its values are 3.01 dB below these. Equal images have no finite
+    ratio: they are left out and counted as skipped.
+
+    update(output, images): [N, 3, H, W] each, in [-1, 1].
+    compute(): scalar in dB, higher is better; the mean of the images' ratios, not the ratio of their mean error.
+
+    Example:
+        >>> metric = PSNR()
+        >>> metric.update(torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2) - 0.2)      # an error of 0.04
+        >>> metric.compute()
+        tensor(20.)
+    """
+
+    label = "PSNR"
+    unit = "dB"
+    higher_is_better = True
+
+    def each(self, output: Tensor, images: Tensor) -> Tensor:
+        ratio = 10 * torch.log10(4 / (output.double() - images.double()).square().flatten(1).mean(1))
+        return torch.where(ratio.isinf(), torch.nan, ratio)
 
 
 class LPIPS(ImageMean):
@@ -111,9 +153,8 @@ class LPIPS(ImageMean):
         self._borrowed = (distance,)  # inside a tuple, a module is neither registered nor saved with the metric
         self.label = getattr(distance, "label", self.label)
 
-    def update(self, output: Tensor, images: Tensor) -> None:
-        _same_shape(output, images)
-        self.add(self._borrowed[0](output, images), images)
+    def each(self, output: Tensor, images: Tensor) -> Tensor:
+        return self._borrowed[0](output, images)
 
 
 class Identity(ImageMean):
@@ -121,6 +162,8 @@ class Identity(ImageMean):
 
     Args:
         embedder: the judge, e.g. ArcFace for faces, MoCo elsewhere; its `label`, if it has one, names it.
+        faces: tells where there is a face, images [N, 3, H, W] → [N]; an image without one, or whose output has none,
+            is skipped and counted as such. None skips nothing.
 
     update(output, images): [N, 3, H, W] each, in [-1, 1].
     compute(): scalar in [-1, 1], higher is better; 1 for identical embeddings.
@@ -130,101 +173,18 @@ class Identity(ImageMean):
     unit = "cosine"
     higher_is_better = True
 
-    def __init__(self, embedder: Embedder, **options: Any) -> None:
+    def __init__(self, embedder: Embedder, faces: Callable[[Tensor], Tensor] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self._borrowed = (embedder,)
+        self._borrowed = (embedder, faces)
         self.label = getattr(embedder, "label", self.label)
 
-    def update(self, output: Tensor, images: Tensor) -> None:
-        _same_shape(output, images)
-        embed = self._borrowed[0].embed
-        self.add(F.cosine_similarity(embed(output).double(), embed(images).double(), dim=1), images)
-
-
-class LayerNSCD(Metric):
-    """NSCD of every layer apart (Eq. 12); its mean over layers is the score `NSCD`.
-
-    Worth a look because layers differ: the last ToRGB spreads widest and outweighs the convolutions in the mean.
-
-    Args:
-        mean: raw mean normalised style per layer, [C_l] each; see `NormalizedStyleSpace.mean`.
-
-    update(styles): raw styles, one [N, C_l] tensor per layer.
-    compute(): [layers], each in [0, 2], lower is nearer to the mean.
-    """
-
-    full_state_update = False
-    higher_is_better = False
-    label = "NSCD by layer"
-    unit = "1 − cosine"
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, mean: Sequence[Tensor], **options: Any) -> None:
-        super().__init__(**options)
-        self.mean = tuple(mean)
-        self.add_state("total", torch.zeros(len(self.mean), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, styles: Sequence[Tensor]) -> None:
-        mean = [m.to(styles[0].device) for m in self.mean]
-        values = nscd(styles, mean, reduction="none")
-        self.total += values.detach().double().sum(0)
-        self.count += len(values)
-
-    def compute(self) -> Tensor:
-        return (self.total / self.count).float()
-
-
-class CodeDiversity(Metric):
-    """How varied a set of codes is: the spread of their unit styles, averaged over layers.
-
-    Per layer, the mean squared distance of the unit styles to their own mean, which is 1 − ‖mean‖². A set that has
-    collapsed to one code gives 0; styles in all directions give 1. Read it beside the generator's own samples: a low
-    NSCD is collapse only if the diversity has fallen with it. For the samples it equals their raw NSCD, by definition.
-    A small set is expected (n − 1)/n of a large one's value.
-
-    Args:
-        widths: C_l of every layer of the style space, in order.
-
-    update(styles): raw styles, one [N, C_l] tensor per layer; they are normalised here.
-    compute(): scalar in [0, 1], unitless; neither direction is better, the samples' own value is the reference.
-
-    Raises:
-        BadValue: layer widths differ from `widths`.
-
-    Example:
-        >>> metric = CodeDiversity([2])
-        >>> metric.update([torch.tensor([[1.0, 0.0], [0.0, 3.0]])])           # at a right angle; length is no matter
-        >>> metric.compute()
-        tensor(0.5000)
-    """
-
-    full_state_update = False
-    higher_is_better = None
-    label = "code diversity"
-    unit = "1 − ‖mean‖²"
-    count: Tensor
-
-    def __init__(self, widths: Sequence[int], **options: Any) -> None:
-        super().__init__(**options)
-        self.widths = tuple(widths)
-        for layer, width in enumerate(self.widths):
-            self.add_state(f"sum_{layer}", torch.zeros(width, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, styles: Sequence[Tensor]) -> None:
-        widths = tuple(s.shape[-1] for s in styles)
-        if widths != self.widths:
-            raise BadValue(f"styles have the widths {list(widths)}, but this style space has {list(self.widths)}")
-        for layer, style in enumerate(styles):
-            getattr(self, f"sum_{layer}").add_(F.normalize(style.detach().double(), dim=1).sum(0))
-        self.count += len(styles[0])
-
-    def compute(self) -> Tensor:
-        sums = [getattr(self, f"sum_{layer}") for layer in range(len(self.widths))]
-        spread = torch.stack([1 - (s / self.count).square().sum() for s in sums])
-        return spread.clamp(min=0).mean().float()  # a single code may round below 0
+    def each(self, output: Tensor, images: Tensor) -> Tensor:
+        embedder, faces = self._borrowed
+        cosine = F.cosine_similarity(embedder.embed(output).double(), embedder.embed(images).double(), dim=1)
+        if faces is None:
+            return cosine
+        shown = (faces(images) & faces(output)).to(cosine.device)
+        return torch.where(shown, cosine, torch.nan)
 
 
 def measures(

@@ -37,7 +37,7 @@ def inversion_report(store: Store, summary: Mapping[str, Any], read: Reads) -> P
     worst = [row["name"] for row in sorted(done, key=lambda row: -row["mse"])[: SHOWN // 2]]
     inputs, outputs = _pairs(store, first, read)
     save(reconstruction_grid(inputs, {"inversion": outputs}), store.path / "inversions.png")
-    rows = {summary["embedding"]: summary["row"], "synthetic": summary["synthetic"]}
+    rows = {method(summary): summary["row"], "synthetic": summary["synthetic"]}
     blocks: list[Block] = [_table(rows, summary["labels"], "All images that were inverted.")]
     lost = [f"{name}: {reason}" for name, reason in summary["failed"].items()]
     lost += [f"{name}: cannot be read" for name in summary["skipped"]]
@@ -52,7 +52,7 @@ def inversion_report(store: Store, summary: Mapping[str, Any], read: Reads) -> P
         Section("The hardest", [Gallery(worst_pictures, "Largest MSE.", worst)]),
         Section("How it was made", [Facts(summary["settings"])]),
     ]  # fmt: skip
-    title = f"{summary['embedding']} on {summary['images']}"
+    title = f"{method(summary)} on {summary['images']}"
     row = summary["row"]
     lead = (
         f"{summary['count']['inverted']} images: MSE {number(row['mse'])}, NSCD {number(row['nscd'])} "
@@ -89,12 +89,19 @@ def overview(folder: Path, summary: Mapping[str, Any]) -> Path | None:
             continue
     if len(found) < 2:
         return None
-    found.sort(key=lambda each: (each["embedding"], each["settings"].get("lambda_nscd", -1.0), each["run"]))
-    titles = [_title(each) for each in found]
+    found.sort(
+        key=lambda each: (
+            each["embedding"],
+            each["settings"].get("lambda_nscd", -1.0),
+            each.get("refinement") or "",
+            each["run"],
+        )
+    )
+    titles = [title(each) for each in found]
     called_apart = [
         t if titles.count(t) == 1 else f"{t} ({each['run']})" for t, each in zip(titles, found, strict=True)
     ]
-    rows = {title: each["row"] for title, each in zip(called_apart, found, strict=True)}
+    rows = {name: each["row"] for name, each in zip(called_apart, found, strict=True)}
     rows["synthetic"] = found[0]["synthetic"]
     called = {"synthetic": "Generator’s own samples"}
     chart = charts.tradeoff(rows, names=called)
@@ -108,10 +115,16 @@ def overview(folder: Path, summary: Mapping[str, Any]) -> Path | None:
     return write_report(path, f"Inversions of {summary['images']}", sections)
 
 
-def _title(summary: Mapping[str, Any]) -> str:
-    """What a run is called: its embedding and the weight of its alignment."""
+def title(summary: Mapping[str, Any]) -> str:
+    """What a run is called: its embedding, the weight of its alignment, and its refinement."""
     weight = summary["settings"].get("lambda_nscd")
-    return summary["embedding"] + ("" if weight is None else f" λ={weight:g}")
+    return method(summary, "" if weight is None else f" λ={weight:g}")
+
+
+def method(summary: Mapping[str, Any], alignment: str = "") -> str:
+    """The embedding of a run and, where it has one, its refinement: `lsap_e + pti`."""
+    refinement = summary.get("refinement")
+    return summary["embedding"] + alignment + ("" if refinement is None else f" + {refinement}")
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str], caption: str) -> Table:

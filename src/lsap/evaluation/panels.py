@@ -17,9 +17,12 @@ KEY = "val/reconstructions"
 class Inverts(Protocol):
     """What a training needs to have for its inversions to be drawn; `lsap.embedding.EncoderTraining` has it."""
 
-    encoder: nn.Module
+    encoder: nn.Module  # what trains
     generator: Generator
     view: View
+
+    @property
+    def inverter(self) -> nn.Module: ...  # what makes codes of images, the encoder within
 
 
 class Panels(Callback):
@@ -54,7 +57,7 @@ class Panels(Callback):
         try:
             with trainer.precision_plugin.forward_context():
                 images = trainer.precision_plugin.convert_input(self.images.to(module.device))
-                output = parts.view(parts.generator(parts.encoder(images)))
+                output = parts.view(parts.generator(parts.inverter(images)))
         finally:
             parts.encoder.train(training)
         return output.float().cpu()

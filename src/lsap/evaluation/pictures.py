@@ -19,10 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lsap.errors import BadValue
-from lsap.runs.atomic import write_bytes
+from lsap.runs.atomic import replacing, write_bytes
 
 TILE = 128  # the longer side of a shown image, in pixels
 GAP, GROUP_GAP, MARGIN = 4, 18, 14
+FRAME = 120  # milliseconds that a picture of an animation stands
 INK, FAINT, PAPER = (28, 33, 40), (104, 114, 125), (255, 255, 255)
 
 
@@ -165,6 +166,28 @@ def save(picture: Image.Image, path: Path) -> Path:
     """Write a PNG file whole or not at all."""
     write_bytes(path, png(picture))
     return path
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Write one image [3, H, W] in [-1, 1] as PNG, whole or not at all."""
+    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
+    with replacing(path) as draft:
+        Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(draft, "PNG")
+
+
+def save_animation(frames: Sequence[Image.Image], path: Path) -> None:
+    """Write frames as an endless GIF that runs there and back, whole or not at all.
+
+    They share one palette, so that colours do not flicker.
+    """
+    tall = Image.new("RGB", (frames[0].width, sum(frame.height for frame in frames)))
+    for number, frame in enumerate(frames):
+        tall.paste(frame, (0, number * frame.height))
+    palette = tall.quantize(256, Image.Quantize.FASTOCTREE)
+    drawn = [frame.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for frame in frames]
+    first, *others = [*drawn, *drawn[-2:0:-1]]
+    with replacing(path) as draft:
+        first.save(draft, "GIF", save_all=True, append_images=others, duration=FRAME, loop=0)
 
 
 def _rows(columns: Sequence[Column], names: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ Every judge takes images [N, 3, H, W] in [-1, 1], has a `label` for tables, and 
 
 from lsap.features.curricular import CurricularFace
 from lsap.features.identity import ArcFace, Similarity
-from lsap.features.irse import IRSE50
+from lsap.features.irse import IRSE50, PlainUnit
 from lsap.features.judge import Embedder, Judge, load_weights
 from lsap.features.moco import MoCo
 from lsap.features.perceptual import LPIPS, PerceptualDistance, Trunk, TrunkDistance
@@ -19,6 +19,7 @@ __all__ = [
     "Judge",
     "MoCo",
     "PerceptualDistance",
+    "PlainUnit",
     "Similarity",
     "Trunk",
     "TrunkDistance",

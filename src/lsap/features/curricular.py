@@ -14,18 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsap.features.identity import crop_faces
-from lsap.features.irse import Unit, residual_body
+from lsap.features.irse import PlainUnit, residual_body
 from lsap.features.judge import Judge, load_weights
 
 STAGES = ((64, 3), (128, 13), (256, 30), (512, 3))  # (channels, units); the first unit of a stage halves the map
-
-
-class PlainUnit(Unit):
-    """A residual unit without squeeze-and-excitation."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__(before, after, stride)
-        self.res_layer = self.res_layer[:5]
 
 
 class CurricularFace(Judge):

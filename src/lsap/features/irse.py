@@ -39,8 +39,8 @@ class SqueezeExcitation(nn.Module):
         return x * torch.sigmoid(self.fc2(F.relu(self.fc1(mean))))
 
 
-class Unit(nn.Module):
-    """One residual unit: normalise, convolve, PReLU, convolve with the stride, normalise, gate; no activation after."""
+class PlainUnit(nn.Module):
+    """A residual unit: normalise, convolve, PReLU, convolve with the stride, normalise; no activation after."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -55,7 +55,6 @@ class Unit(nn.Module):
             nn.PReLU(after),
             nn.Conv2d(after, after, 3, stride, 1, bias=False),
             nn.BatchNorm2d(after),
-            SqueezeExcitation(after),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +63,15 @@ class Unit(nn.Module):
         return out
 
 
-def residual_body(unit: type[Unit], stages: Sequence[tuple[int, int]]) -> nn.Sequential:
+class Unit(PlainUnit):
+    """The same with a gate at the end."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__(before, after, stride)
+        self.res_layer.append(SqueezeExcitation(after))
+
+
+def residual_body(unit: type[PlainUnit], stages: Sequence[tuple[int, int]]) -> nn.Sequential:
     """Residual units from 64 channels on, by stages of (channels, units); the first unit of each halves the map."""
     units, before = [], 64
     for channels, count in stages:

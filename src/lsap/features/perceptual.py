@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 import lpips
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lsap.errors import BadValue, nearest
 from lsap.features.judge import Judge, load_weights
@@ -36,13 +37,27 @@ class PerceptualDistance(Judge, abc.ABC):
 
     def layers(self, x: Tensor, y: Tensor) -> Tensor:
         """Each layer's share of the distance, [N, layers], in the order of `features`."""
+        return torch.stack([found.mean((1, 2, 3)) for found in self.maps(x, y)], dim=1)
+
+    def maps(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Each layer's differences where they are, [N, 1, H_l, W_l]; their means are what `layers` gives."""
         pairs = list(zip(self.features(x), self.features(y), strict=True))
         weights: Sequence[Tensor | None] = self.weights() or [None] * len(pairs)
-        return torch.stack([_compare(a, b, weight) for (a, b), weight in zip(pairs, weights, strict=True)], dim=1)
+        return [_differences(a, b, weight) for (a, b), weight in zip(pairs, weights, strict=True)]
+
+    def spatial(self, x: Tensor, y: Tensor) -> Tensor:
+        """The distance as a map [N, 1, H, W] at the images' size: layers brought there bilinearly, then joined."""
+        size = x.shape[-2:]
+        maps = [F.interpolate(found, size, mode="bilinear", align_corners=False) for found in self.maps(x, y)]
+        return self.joined(torch.cat(maps, 1)).unsqueeze(1)
+
+    def joined(self, layers: Tensor) -> Tensor:
+        """One value [N, …] of those of all layers [N, layers, …]: their sum."""
+        return layers.sum(1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Distances [N] of images [N, 3, H, W] in [-1, 1]; 0 for equal images, differentiable in both."""
-        return self.layers(x, y).sum(1)
+        return self.joined(self.layers(x, y))
 
 
 class LPIPS(PerceptualDistance):
@@ -123,17 +138,17 @@ class TrunkDistance(PerceptualDistance):
         maps: Sequence[Tensor] = self.trunk.features(images)
         return maps
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Distances [N] of images [N, 3, H, W] in [-1, 1]: the mean over layers, in [0, 4]."""
-        return self.layers(x, y).mean(1)
+    def joined(self, layers: Tensor) -> Tensor:
+        """The mean over layers, in [0, 4]."""
+        return layers.mean(1)
 
 
-def _compare(a: Tensor, b: Tensor, weight: Tensor | None) -> Tensor:
-    """Distance [N] between two maps [N, C, H, W], in float32 whatever the trunk computed in."""
+def _differences(a: Tensor, b: Tensor, weight: Tensor | None) -> Tensor:
+    """Where two maps [N, C, H, W] differ, [N, 1, H, W], in float32 whatever the trunk computed in."""
     squared = (_unit(a.float()) - _unit(b.float())).square()
     if weight is not None:
         squared = squared * weight.view(1, -1, 1, 1)
-    return squared.sum(1).mean((1, 2))
+    return squared.sum(1, keepdim=True)
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -188,7 +188,8 @@ class Generator(nn.Module):
             noise: "fixed" (the stored maps), "random" (drawn from torch's global stream), "none", or one map
                 [N or 1, 1, r, r] per convolution in order.
             taps: layer name -> function, called with what the layer made (features after the activation [N, O, r, r];
-                for a ToRGB the image so far [N, 3, r, r]); what it returns goes on in its place.
+                for a ToRGB the image so far [N, 3, r, r]); what it returns goes on in its place. "after<r>", up to half
+                the size, is called with the features that leave a resolution, behind its ToRGB.
 
         Raises:
             BadValue: missing or unknown names, noise maps of other number or shape, an unknown noise mode.
@@ -203,6 +204,7 @@ class Generator(nn.Module):
             tap = taps.get(layer.name, _pass)
             if layer.kind == "rgb":
                 image = tap(block(x, style, image))
+                x = taps.get(f"after{layer.resolution}", _pass)(x)
             else:
                 x = tap(block(x, style, maps[layer.name]))
         assert image is not None
@@ -233,9 +235,10 @@ class Generator(nn.Module):
 
     def _check_names(self, styles: Mapping[str, Tensor], taps: Mapping[str, Tap]) -> None:
         known = [layer.name for layer in self.layers]
-        for what, names in (("styles", styles), ("taps", taps)):
+        leaving = [f"after{layer.resolution}" for layer in self.layers[:-1] if layer.kind == "rgb"]
+        for what, names, extra in (("styles", styles, []), ("taps", taps, leaving)):
             for name in names:
-                if name not in known:
+                if name not in (*known, *extra):
                     raise BadValue(f"{what} name a layer {name!r} that this generator lacks; {nearest(name, known)}")
         for layer in self.layers:
             if layer.name not in styles:

@@ -1,5 +1,6 @@
 """What is minimised: terms over a `Fit`, and their weighted composition (Eq. 16)."""
 
+from lsap.objective.running import Running, failure, learning_rate
 from lsap.objective.terms import (
     L2,
     Adversarial,
@@ -22,8 +23,11 @@ __all__ = [
     "Fit",
     "Objective",
     "Perceptual",
+    "Running",
     "Similarity",
     "StyleSpace",
     "Term",
     "WNorm",
+    "failure",
+    "learning_rate",
 ]

@@ -267,6 +267,10 @@ class Store:
         """Where the picture of an image lies, once its batch is done."""
         return self.path / "images" / self.pictures[name]
 
+    def file(self, batch: Batch) -> Path:
+        """Where the inversion of a batch lies, once it is done and if it has one."""
+        return self._file("batches", batch, "safetensors")
+
     def times(self) -> list[dict[str, Any]]:
         """What was kept about the making of each batch that is done."""
         files = (self._file("times", batch, "json") for batch in self.batches)

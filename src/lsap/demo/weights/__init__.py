@@ -1,4 +1,5 @@
-"""The weights that the project makes and ships: generator, trunk, identity; each beside the card of its making.
+"""The weights that the project makes and ships, each beside the card of its making: the generator, the judges of losses
+(trunk, identity) and those of measurements (reader, identity_reader).
 
 Saved in half precision: rounding changes images by less than a grey level and halves the download.
 """
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from lsap import formats
-from lsap.demo.judges import AttributeReader, FactorTrunk, IdentityNet
+from lsap.demo.judges import AttributeReader, FactorReader, FactorTrunk, IdentityNet, IdentityReader
 from lsap.errors import MissingFile
 from lsap.features import TrunkDistance
 from lsap.generator import Generator
@@ -53,9 +54,26 @@ def load_trunk() -> FactorTrunk:
     return _load("trunk", FactorTrunk())
 
 
+@lru_cache(maxsize=4)
+def load_factor_reader() -> FactorReader:
+    """The shipped factor regressor of measurements, frozen."""
+    return _load("reader", FactorReader())
+
+
 def load_reader() -> AttributeReader:
-    """The shipped factor regressor as a reader of named attributes."""
-    return AttributeReader(load_trunk())
+    """The regressor of measurements as a reader of named attributes."""
+    return AttributeReader(load_factor_reader())
+
+
+def load_perceptual_judge() -> TrunkDistance:
+    """LPIPS over the regressor of measurements, frozen."""
+    return TrunkDistance(load_factor_reader(), "demo evaluation trunk")
+
+
+@lru_cache(maxsize=4)
+def load_identity_judge() -> IdentityReader:
+    """The identity network of measurements, frozen."""
+    return _load("identity_reader", IdentityReader())
 
 
 @lru_cache(maxsize=4)

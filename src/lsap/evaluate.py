@@ -1,0 +1,172 @@
+"""`python -m lsap.evaluate runs=[…]`: one table of several methods, from saved files, under a named protocol.
+
+Numbers of single images are kept chunk by chunk, so an evaluation that was stopped goes on where it was, and one with a
+further method measures that method only.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lsap.assembly import check_seed
+from lsap.cli import command, positive
+from lsap.contest import Contest
+from lsap.editors import label
+from lsap.entrants import Entrant, completed
+from lsap.evaluation.kept import Rows
+from lsap.evaluation.ranks import Correlation
+from lsap.evaluation.standings import Shown, evaluation_report
+from lsap.evaluation.tables import Standings, written
+from lsap.runs import manifest, write_json, write_text
+
+EXTREME = 4  # best and worst images that the page shows
+
+
+def evaluate(config: DictConfig) -> Path:
+    """Measure runs, or pick up what an earlier start of the same left.
+
+    Returns:
+        The folder of the results: `table.csv`, `table.md`, `results.json`, `images.csv`, `report.html`.
+
+    Raises:
+        BadValue, MissingFile: runs that cannot be compared, or settings that cannot work.
+        StoppedRun: the disk is full; what was measured stays.
+    """
+    for name in ("matched_on", "lec_batch", "chunk", "workers", "shown"):
+        positive(name, config[name])
+    check_seed(config.seed)
+    contest = Contest.of(completed(config))
+    rows = {one.name: contest.measured(one) for one in contest.entrants}
+    standings = contest.standings(rows)
+    correlations = contest.correlations(rows) if config.correlations else []
+    path = contest.path
+    write_results(contest, rows, standings, correlations)
+    if config.logger.name == "wandb":
+        to_dashboard(contest, rows, standings)
+    print(standings.markdown())
+    print(f"{path}/report.html")
+    return path
+
+
+# ---- results
+
+
+def write_results(
+    contest: Contest, rows: Mapping[str, Rows], standings: Standings, correlations: Sequence[Correlation]
+) -> None:
+    """Write the table in three forms, the rows of all images, the correlations and the page."""
+    path, notes = contest.path, contest.notes + ([] if contest.trials is None else contest.trials.notes)
+    keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
+    lines = [{"method": method, "name": name} | found[name] for method, found in rows.items() for name in contest.names]
+    write_text(path / "images.csv", written(["method", "name", *keys], lines))
+    write_text(path / "table.csv", standings.csv())
+    write_text(path / "table.md", standings.markdown())
+    if correlations:
+        columns = list(correlations[0].plain())
+        write_text(path / "correlations.csv", written(columns, [one.plain() for one in correlations]))
+    facts = described(contest, rows)
+    about = {"table": standings.json(), "correlations": [one.plain() for one in correlations], "not_measured": notes}
+    write_json(path / "results.json", facts | about | {"made": manifest(contest.parts.device)})
+    write_text(path / "config.yaml", OmegaConf.to_yaml(contest.config, resolve=False))
+    first = list(contest.names[: contest.config.shown])
+    shown = {one.name: _shown(contest, one, first, rows[one.name]) for one in contest.entrants}
+    called = ({} if contest.places is None else contest.places.labels) | {
+        "excess": "the leakage that is the edits’ fault, mean of all edits",
+        "leakage": "leakage, mean of all edits",
+    }
+    for edit in contest.edits:
+        called |= {
+            f"excess/{edit}": f"the leakage of {edit} that is the edit’s fault",
+            f"leakage/{edit}": f"leakage of {edit}",
+        }
+    images = (first, contest.read(first))
+    evaluation_report(
+        path / "report.html", standings, contest.edits, images, shown, correlations, _flat(facts), notes, called
+    )
+
+
+def to_dashboard(contest: Contest, rows: Mapping[str, Rows], standings: Standings) -> None:
+    """Log the means by `evaluate/<method>/<measure>` and two tables to Weights & Biases, always under the same id."""
+    from lsap.runs.dashboard import wandb_logger
+
+    path, settings = contest.path, contest.config.logger
+    file = path / "wandb.json"
+    if not file.is_file():
+        write_json(file, {"id": secrets.token_hex(4)})
+    chosen = {key: settings[key] for key in ("project", "entity", "group")}
+    run_id = json.loads(file.read_text(encoding="utf-8"))["id"]
+    logger = wandb_logger(path, name=path.name, run_id=run_id, tags=list(settings.tags), **chosen)
+    means = {name: row for name, row in standings.means().items() if name not in standings.kinds}
+    logger.log_metrics(
+        {f"evaluate/{n}/{key}": v for n, row in means.items() for key, v in row.items() if v is not None}
+    )
+    keys = [measure.key for measure in standings.shown]
+    logger.log_table(
+        "evaluate/table", ["method", *keys], [[n, *(row[key] for key in keys)] for n, row in means.items()]
+    )
+    keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
+    lines = [[m, n, *(found[n].get(key) for key in keys)] for m, found in rows.items() for n in contest.names]
+    logger.log_table("evaluate/images", ["method", "name", *keys], lines)
+    logger.experiment.finish()
+
+
+def described(contest: Contest, rows: Mapping[str, Rows]) -> dict[str, Any]:
+    """How the numbers were made, for files of results."""
+    skipped = {
+        method: sum(row.get("identity") is None for row in found.values()) if "identity" in contest.judges else None
+        for method, found in rows.items()
+    }
+    edits = {}
+    if contest.trials is not None:
+        for one in contest.trials.edits:
+            unit = f"{label(one.way.steps[0])}, {one.way.name}"
+            edits[one.direction.name] = f"{unit}; {one.direction.unit}; {one.direction.origin}"
+    return {
+        "protocol": contest.protocol.name,
+        "settings": contest.protocol.described,
+        "images": contest.chosen.label,
+        "images compared": len(contest.names),
+        "judges": dict(contest.labels),
+        "identity_skipped": skipped,
+        "faces": "nobody looked for them" if contest.faces is None else contest.faces.label,
+        "runs": {
+            one.name: {"folder": str(one.path), "mark": one.mark[:12], "lost": len(one.lost)}
+            for one in contest.entrants
+        },
+        "edits": edits,
+        "reader": None if contest.trials is None else contest.trials.settings["reader"],
+        "domain": contest.config.domain.name,
+        "generator": contest.parts.fingerprint[:12] if contest.places is not None else None,
+        "seed": contest.config.seed,
+        "command": shlex.join(["python", "-m", "lsap.evaluate", *sys.argv[1:]]),
+    }
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts for the page, those that are nothing left out."""
+    return {key.replace("_", " "): value for key, value in facts.items() if value not in (None, {}, [])}
+
+
+def _shown(contest: Contest, one: Entrant, first: Sequence[str], rows: Rows) -> Shown:
+    """The pictures of a method on the page."""
+    pairs = contest.pairs(one)
+    edits = {} if contest.trials is None else contest.trials.drawn(one, first, rows)
+    order = sorted((name for name in contest.names if rows[name].get("mse") is not None), key=lambda n: rows[n]["mse"])
+    some = min(EXTREME, len(order) // 2)
+    best, worst = order[:some], order[::-1][:some]
+    parts = [(part, *pairs.chunk(part)) if part else None for part in (best, worst)]
+    return Shown(pairs.chunk(first)[1], edits, *parts)
+
+
+main = command("evaluate")(evaluate)
+
+if __name__ == "__main__":
+    main()

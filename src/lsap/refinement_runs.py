@@ -1,0 +1,126 @@
+"""Where the training of a refinement's own network lives: the folder that settings, weights and images call for.
+
+Whoever wants the network finds it by the function that its training wrote by, or is told the command that makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
+from omegaconf import DictConfig
+from torch import nn
+
+from lsap.assembly import plain
+from lsap.cli import composed, searchpath
+from lsap.embedders import trained
+from lsap.errors import BadValue
+from lsap.formats import fingerprint
+from lsap.refinement import RefinementTraining
+from lsap.runs import RunFolder
+
+if TYPE_CHECKING:
+    from lsap.refining import RefinementParts
+
+ENCODER = "encoder_in_use"  # the part that a network is trained over an encoder by
+BESIDE = ("borrows", "needs", "examples")  # keys of a node that decide nothing themselves, or are looked at apart
+OF_INVERTING = ("images", "split", "count", "images_per_batch", "init_embedding", "save_to")
+Identity = tuple[dict[str, Any], dict[str, Any]]  # settings, and what they are when the user changes nothing
+
+
+def network_class(node: DictConfig) -> type[RefinementTraining]:
+    """How a refinement's own network is trained.
+
+    Args:
+        node: `refinement` of a configuration.
+
+    Raises:
+        BadValue: it has none.
+    """
+    if "training" not in node:
+        raise BadValue(
+            f"refinement={node.name} trains nothing beforehand; it works on inversions: python -m lsap.invert "
+            f"refinement={node.name}"
+        )
+    way: type[RefinementTraining] = get_class(node.training._target_)
+    return way
+
+
+def network_folder(parts: RefinementParts) -> RunFolder:
+    """Where the training of a refinement's own network lives: named by what was changed of its settings.
+
+    The settings are those of `refinement.training`, the networks that it looks through, and the training images; how
+    images are refined afterwards does not count. Over an encoder, the encoder's run counts, too.
+
+    Raises:
+        MissingFile, BadValue: a network that it looks through is not there.
+    """
+    config, usual = parts.config, _usual(parts.config)
+    name = config.refinement.name
+    settings, defaults = _identity(parts, config.refinement.training, usual.refinement.training)
+    if "examples" in config.refinement.training:
+        settings["examples"], defaults["examples"] = _examples(parts)
+    if ENCODER in config.refinement.training.get("borrows", {}).values():
+        own = config.get("checkpoint") is None
+        settings["embedding"], defaults["embedding"] = config.embedding.name, usual.embedding.name
+        settings["run"], defaults["run"] = (trained(parts)[1].parent.name if own else None), "default"
+    return RunFolder(config.outputs, config.domain.name, f"refinements/{name}", settings, defaults)
+
+
+def examples_folder(parts: RefinementParts) -> RunFolder:
+    """Where the examples of such a training live: named by what was changed of their own settings; raises likewise."""
+    config = parts.config
+    method = f"refinements/{config.refinement.name}-examples"
+    return RunFolder(config.outputs, config.domain.name, method, *_examples(parts))
+
+
+def network_command(config: DictConfig) -> str:
+    """The command that trains the own network of the refinement that a command of inverting asked for."""
+    typed = [f"domain={config.domain.name}", f"refinement={config.refinement.name}"]
+    if HydraConfig.initialized():
+        for given in map(str, HydraConfig.get().overrides.task):
+            key = given.split("=")[0].lstrip("+~")
+            named = key in ("domain", "refinement", "refinement.checkpoint")
+            if not named and re.split("[.]", key)[0] not in OF_INVERTING:
+                typed.append(given)
+    return " ".join(["python -m lsap.train", *typed])
+
+
+def marks(parts: RefinementParts, node: DictConfig) -> dict[str, str]:
+    """The fingerprints of the networks that a node borrows, shortened, by argument."""
+    borrowed = {name: part for name, part in parts.borrowed(node).items() if isinstance(part, nn.Module)}
+    return {name: fingerprint(part)[:12] for name, part in borrowed.items() if part.state_dict()}
+
+
+def _examples(parts: RefinementParts) -> Identity:
+    usual = _usual(parts.config)
+    return _identity(parts, parts.config.refinement.training.examples, usual.refinement.training.examples)
+
+
+def _identity(parts: RefinementParts, node: DictConfig, usual_node: DictConfig) -> Identity:
+    """What decides how the work of a node turns out: its settings, seed, view, the networks it borrows, the images."""
+    config, usual = parts.config, _usual(parts.config)
+
+    def described(whole: DictConfig, part: DictConfig) -> dict[str, Any]:
+        chosen: Mapping[str, Any] = plain(part)
+        own = {key: value for key, value in chosen.items() if key not in BESIDE}
+        return {"seed": whole.seed, "view": plain(whole.view), **own}
+
+    settings, defaults = described(config, node), described(usual, usual_node)
+    found = {"generator": parts.fingerprint[:12]} | marks(parts, node)
+    same = config.generator.get("checkpoint") == usual.generator.get("checkpoint")
+    names = "/".join(parts.training_images.names)
+    digest = hashlib.sha256(names.encode()).hexdigest()[:12]
+    settings |= found | {"names": digest}
+    defaults |= {argument: mark if same else None for argument, mark in found.items()}
+    defaults["names"] = digest if config.data.root == usual.data.root else None
+    return settings, defaults
+
+
+def _usual(config: DictConfig) -> DictConfig:
+    choices = [f"domain={config.domain.name}", f"refinement={config.refinement.name}"]
+    return composed("train", choices, searchpath=searchpath())

@@ -1,0 +1,287 @@
+"""What an evaluation does to inversions: edits at equal effect, and the way there and back through the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from lsap import editors
+from lsap.cli import composed, searchpath
+from lsap.edit import digest, searched, strengths_on
+from lsap.edited import Edit, Work, reader_label
+from lsap.editing.effects import Reader, incremental
+from lsap.embedders import Chosen, InversionParts, optimises
+from lsap.embedding import Embedding
+from lsap.entrants import Bare, Entrant, embedding_config
+from lsap.errors import BadValue, LsapError
+from lsap.evaluation import protocols
+from lsap.evaluation.editability import round_trip
+from lsap.evaluation.fidelity import Identity, seven_digits
+from lsap.evaluation.kept import Kept, Rows
+from lsap.formats import fingerprint
+from lsap.inversion import Inversion
+from lsap.runs import Store
+
+Embed = Callable[[Tensor, Sequence[str]], Tensor]
+
+
+class Truth(Protocol):
+    """What a domain knows of its images beyond their pictures; named by `domain.truth`."""
+
+    def inversion(self, output: Tensor, names: Sequence[str]) -> Mapping[str, Tensor]:
+        """Numbers [N] about inversions [N, 3, H, W] of these images."""
+        ...
+
+    def edit(self, before: Tensor, after: Tensor, attribute: str, names: Sequence[str]) -> Mapping[str, Tensor]:
+        """Numbers [N] about an edit of one attribute."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The edits of an evaluation, the same for every method, and who judges them.
+
+    Attributes:
+        parts: generator and view.
+        chosen: the images.
+        edits: directions, each with one step.
+        reader: of attributes, or None.
+        truth: or None.
+        identity: compares edits with the images, or None.
+        protocol: how edits are seen for it.
+        matched_on: images that the strength of a method is searched on.
+        settings: of all this, for what is kept.
+        notes: what could not be measured, and why.
+    """
+
+    parts: InversionParts
+    chosen: Chosen
+    edits: Sequence[Edit]
+    reader: Reader | None
+    truth: Truth | None
+    identity: Identity | None
+    protocol: protocols.Protocol
+    matched_on: int
+    settings: Mapping[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """What the edits are called."""
+        return [one.direction.name for one in self.edits]
+
+    def run(self, entrant: Entrant, names: Sequence[str], where: Callable[[bool], Kept]) -> Rows:
+        """The numbers of every edit of a method's images, by image; empty where its inversions cannot be edited.
+
+        Args:
+            entrant: the method.
+            names: of the images that are compared.
+            where: where numbers of this method are kept, as it has an encoder that embeds again or none.
+        """
+        if entrant.source is None:
+            if self.edits:
+                self.notes.append(f"{entrant.name}: only pictures, so nothing that takes an edit")
+            return {}
+        if not self.edits and self.truth is None:
+            return {}
+        source = cast(Store, entrant.source)
+        again = self.encoder(entrant)
+        folder = where(again is not None)
+        work = Work(self.parts, source, source, self.edits, self.reader, None)
+        fixed: list[Edit] = []
+        rows: Rows = {}
+        for batch in source.batches:
+            wanted = [name for name in batch.names if name in set(names)]
+            kept = folder.find(batch.number)
+            if kept is None and wanted:
+                fixed = fixed or self._strengths(work, folder)
+                inversion = source.load(batch, self.parts.generator)
+                assert inversion is not None, "images without an inversion are not compared"
+                shown = inversion.select([inversion.names.index(name) for name in wanted]).to(self.parts.device)
+                kept = folder.keep(batch.number, self._batch(work, shown, fixed, again))
+            rows |= kept or {}
+        return rows
+
+    def _strengths(self, work: Work, folder: Kept) -> list[Edit]:
+        """The edits with the strengths that hold for the whole method, where there are such."""
+        found = []
+        for one in self.edits:
+            if one.column is None or self.settings["matched"] != "run":
+                found.append(one)
+                continue
+            key = f"strength-{one.direction.name}"
+            known = folder.find(key)
+            if known is None:
+                values = dict(zip(one.labels, searched(work, one, self.matched_on), strict=True))
+                known = folder.keep(key, {"strength": values})
+            strengths = [known["strength"][label] for label in one.labels]
+            found.append(Edit(one.direction, one.way, one.column, torch.tensor(strengths)))
+        return found
+
+    @torch.no_grad()
+    def _batch(self, work: Work, inversion: Inversion, edits: Sequence[Edit], again: Embed | None) -> Rows:
+        """One batch: every edit drawn, read, compared with the images, embedded again."""
+        names, parts = inversion.names, self.parts
+        before = work.view(inversion.render())
+        _, images, skipped = self.chosen.read(names)
+        if images is None or skipped:
+            raise BadValue(f"images that were inverted cannot be read any more: {', '.join(skipped)}")
+        found: dict[str, Tensor] = dict(self.truth.inversion(before, names)) if self.truth is not None else {}
+        for one in edits:
+            name = one.direction.name
+            strength = strengths_on(work, one, inversion)[:, 0].to(inversion.codes)
+            moved = one.direction.moved(inversion.codes, strength)
+            image = inversion.render(moved)
+            after = work.view(image)
+            found[f"strength/{name}"] = strength
+            if self.identity is not None:
+                seen = self.protocol.drawn(parts.picture_rows(image))
+                found[f"identity/{name}"] = self.identity.each(seen, images.to(seen.device))
+            if one.column is not None and self.reader is not None:
+                change = self.reader(after).float() - self.reader(before).float()
+                others = torch.cat([change[:, : one.column], change[:, one.column + 1 :]], 1).abs()
+                found[f"effect/{name}"] = change[:, one.column]
+                found[f"leakage/{name}"] = others.nanmean(1)
+                if self.truth is not None:
+                    attribute = self.reader.names[one.column]
+                    known = self.truth.edit(before, after, attribute, names)
+                    found |= {f"{key}/{name}": value for key, value in known.items()}
+            if again is not None:
+                found[f"lec/{name}"] = round_trip(
+                    inversion.codes,
+                    lambda codes, moved=moved: moved,  # type: ignore[misc]
+                    lambda codes, one=one, s=strength: one.direction.moved(codes, -s),  # type: ignore[misc]
+                    lambda codes, after=after: after,  # type: ignore[misc]
+                    lambda drawn: again(drawn, names),
+                )
+        values = {key: value.double().cpu().tolist() for key, value in found.items()}
+        return {n: {key: _number(value[i]) for key, value in values.items()} for i, n in enumerate(names)}
+
+    @torch.no_grad()
+    def drawn(self, entrant: Entrant, names: Sequence[str], rows: Rows) -> dict[str, Tensor]:
+        """The edits of a few images, as their numbers were measured: name of the edit → [N, 3, h, w]."""
+        if entrant.source is None:
+            return {}
+        found: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
+        for batch in entrant.source.batches:
+            wanted = [name for name in batch.names if name in names]
+            inversion = entrant.source.load(batch, self.parts.generator) if wanted else None
+            if inversion is None:
+                continue
+            shown = inversion.select([inversion.names.index(name) for name in wanted]).to(self.parts.device)
+            for one in self.edits:
+                strength = [rows[name].get(f"strength/{one.direction.name}") or 0.0 for name in wanted]
+                moved = one.direction.moved(shown.codes, torch.tensor(strength).to(shown.codes))
+                seen = self.parts.view(shown.render(moved)).float().cpu()
+                found[one.direction.name] |= dict(zip(wanted, seen, strict=True))
+        return {edit: torch.stack([each[name] for name in names]) for edit, each in found.items()}
+
+    # ---- who can embed again
+
+    def encoder(self, entrant: Entrant) -> Embed | None:
+        """The encoder that a method's codes came from, as a function; None, and a note why, where there is none."""
+        if not self.edits:
+            return None
+        try:
+            embedding = reembedding(entrant, self.parts)
+        except LsapError as error:
+            embedding, reason = None, f"its encoder is not found ({' '.join(str(error).split())})"
+        else:
+            reason = "it has no encoder that could embed an edit again"
+        if embedding is None:
+            self.notes.append(f"{entrant.name}: no LEC, as {reason}")
+            return None
+
+        def embed(images: Tensor, names: Sequence[str]) -> Tensor:
+            made = embedding.embed(images, list(names)).inversion
+            codes = torch.full((len(names), *entrant.codes[names[0]].shape), torch.nan, device=images.device)
+            for place, name in enumerate(() if made is None else made.names):
+                assert made is not None
+                codes[names.index(name)] = made.codes[place].to(codes)
+            return codes
+
+        return embed
+
+
+def _number(value: float) -> float | None:
+    """A number for a file of results; None for one that is none."""
+    return seven_digits(value) if value == value and abs(value) != float("inf") else None
+
+
+def reembedding(entrant: Entrant, parts: InversionParts) -> Embedding | None:
+    """The embedding that made a stored run's codes, if it is an encoder and nothing refined them afterwards.
+
+    Raises:
+        BadValue, MissingFile: the encoder's file is not there any more, or another one is in its place.
+    """
+    source = entrant.source
+    if source is None or isinstance(source, Bare) or entrant.summary.get("refinement") is not None:
+        return None
+    config = embedding_config(source)
+    if optimises(config):
+        return None
+    made = InversionParts(config, parts.device)
+    made.generator = parts.generator
+    return made.embedding()
+
+
+# ---- from a configuration
+
+
+def trials(
+    config: DictConfig, parts: InversionParts, chosen: Chosen, identity: Identity | None, protocol: protocols.Protocol
+) -> Trials:
+    """The edits that a configuration asks for, by `direction`, `effect`, `strength` and `reader`.
+
+    Raises:
+        BadValue, MissingFile: as for `lsap.edit`; or more than one effect or strength.
+    """
+    asked = config.copy()
+    published = composed("edit", [f"domain={config.domain.name}"], searchpath()).published
+    OmegaConf.update(asked, "published", published, force_add=True)
+    if asked.direction is None:
+        asked.direction = [str(name) for name in config.domain.get("edits") or {}]
+    if asked.strength is not None:
+        asked.effect = None
+    named = [asked.direction] if isinstance(asked.direction, str) else list(asked.direction)
+    reader = editors.reader(asked, parts) if named else None
+    edits = []
+    for one in editors.directions(asked, parts) if named else ():
+        place = editors.column(one.direction, reader, asked)
+        way = editors.ways(asked, one, place is not None)
+        if len(way.steps) != 1 or not way.steps[0]:
+            raise BadValue(
+                f"effect={config.effect}, strength={config.strength}: methods are compared at one effect other than 0; "
+                "give one number"
+            )
+        edits.append(Edit(incremental(one.direction), way, place))
+    known = truth(config, chosen)
+    settings = {
+        "directions": [[e.direction.name, e.way.name, list(e.way.steps), digest(e.direction)] for e in edits],
+        "reader": reader_mark(reader),
+        "matched": asked.matched, "matched_on": asked.matched_on, "protocol": protocol.described,
+        "generator": parts.fingerprint[:12], "truth": reader_mark(getattr(known, "reader", None)),
+    }  # fmt: skip
+    return Trials(parts, chosen, edits, reader, known, identity, protocol, asked.matched_on, settings)
+
+
+def truth(config: DictConfig, chosen: Chosen) -> Truth | None:
+    """What the domain knows of these images; None where it knows nothing, or the images are not its own."""
+    node = config.domain.get("truth")
+    if node is None or config.images is not None:
+        return None
+    found: Truth = instantiate(OmegaConf.to_container(node, resolve=True), source=chosen.source)
+    return found
+
+
+def reader_mark(reader: Reader | None) -> str | None:
+    """Fingerprint of a reader that is a network, else its label."""
+    if reader is None:
+        return None
+    return fingerprint(reader)[:12] if isinstance(reader, torch.nn.Module) else reader_label(reader)
