@@ -128,7 +128,7 @@ class Less(Claim):
     def __init__(self, says: str, measure: str, lower: str, higher: str, by: float = 0.0, seed: int = 0) -> None:
         super().__init__(says, seed)
         self.measure, self.lower, self.higher, self.by = measure, lower, higher, by
-        self.wanted = f"below {-by:.3g}"
+        self.wanted = f"below {0.0 - by:.3g}"
 
     def needs(self) -> Sequence[tuple[str, str]]:
         return [(self.lower, self.measure), (self.higher, self.measure)]
