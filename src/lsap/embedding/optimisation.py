@@ -20,7 +20,7 @@ from lsap.embedding.projection import noise_strength, spread_of
 from lsap.errors import BadValue
 from lsap.generator import Generator, View
 from lsap.inversion import OwnNoise, halved
-from lsap.objective import Fit, Objective, Running, failure, learning_rate
+from lsap.objective import Fit, Objective, Running, learning_rate
 from lsap.seeds import derive
 
 Start = Callable[[Tensor, Sequence[str]], Tensor]
@@ -123,10 +123,9 @@ class Optimisation(Embedding, abc.ABC):
             values = self.losses(running.constants["image"], code + self.jitter(t, running.streams, code), maps)
             loss = torch.stack(list(values.values())).sum(0)
             running.backward(loss)
-            sound = running.sound(loss)
-            if not all(sound):
-                failed |= dict.fromkeys(running.part([not s for s in sound]).names, failure(values, step))
-                running = running.part(sound)
+            broken = running.broken(loss, values, step)
+            failed |= broken
+            running = running.without(broken)
             if len(running) == 0:
                 break
             running.step(learning_rate(t, self.lr, self.rampup, self.rampdown))

@@ -1,6 +1,6 @@
 """What is minimised: terms over a `Fit`, and their weighted composition (Eq. 16)."""
 
-from lsap.objective.running import Running, failure, learning_rate
+from lsap.objective.running import Running, learning_rate
 from lsap.objective.terms import (
     L2,
     Adversarial,
@@ -28,6 +28,5 @@ __all__ = [
     "StyleSpace",
     "Term",
     "WNorm",
-    "failure",
     "learning_rate",
 ]

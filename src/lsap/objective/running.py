@@ -7,7 +7,7 @@ that image (up to the rounding of batched arithmetic). One that fails or is fini
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -70,6 +70,16 @@ class Running:
             if variable.grad is not None:
                 fine = fine & variable.grad.isfinite().view(len(fine), -1).all(1)
         return fine.tolist()
+
+    def broken(self, loss: Tensor, values: Mapping[str, Tensor], step: int) -> dict[str, str]:
+        """The images that must leave after `backward`, and why: their loss [N] or a gradient is no number."""
+        sound = self.sound(loss)
+        lost = [name for name, fine in zip(self.names, sound, strict=True) if not fine]
+        return dict.fromkeys(lost, failure(values, step)) if lost else {}
+
+    def without(self, names: Collection[str]) -> Running:
+        """All but these images."""
+        return self.part([name not in names for name in self.names]) if names else self
 
     def step(self, rate: float) -> None:
         """One update of Adam."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lsap.errors import BadValue
 from lsap.generator import Generator, Noise, View
 from lsap.inversion import Embedded, Inversion
-from lsap.objective import L2, Fit, Objective, Perceptual, Running, failure
+from lsap.objective import L2, Fit, Objective, Perceptual, Running
 from lsap.refinement.locality import Locality, stream
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, Tuned, TunedLowRank, TunedWhole, own_noise, together, tunable
@@ -143,9 +143,9 @@ class PivotalTuning(Refinement):
             values = self.values(running, step)
             loss = torch.stack(list(values.values())).sum(0)
             running.backward(loss)
-            sound, near = running.sound(loss), self.near(values)
-            if not all(sound):
-                failed |= dict.fromkeys(running.part([not s for s in sound]).names, failure(values, step))
+            broken, near = running.broken(loss, values, step), self.near(values)
+            failed |= broken
+            sound = [name not in broken for name in running.names]
             if any(near):
                 finished.append(running.part([s and n for s, n in zip(sound, near, strict=True)]))
             going = [s and not n for s, n in zip(sound, near, strict=True)]

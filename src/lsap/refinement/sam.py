@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lsap.errors import BadValue
 from lsap.generator import Generator, Noise, Tap, View
 from lsap.inversion import Embedded, Inversion, halved, registered
-from lsap.objective import L2, Delta, Fit, Objective, Perceptual, Running, failure, learning_rate
+from lsap.objective import L2, Delta, Fit, Objective, Perceptual, Running, learning_rate
 from lsap.refinement.segments import W_PLUS, Segmenter, masks, resolutions
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, own_noise
@@ -240,10 +240,9 @@ class SpatiallyAdaptive(Refinement):
             values = self.values(running, used)
             loss = torch.stack(list(values.values())).sum(0)
             running.backward(loss)
-            sound = running.sound(loss)
-            if not all(sound):
-                failed |= dict.fromkeys(running.part([not s for s in sound]).names, failure(values, step))
-                running = running.part(sound)
+            broken = running.broken(loss, values, step)
+            failed |= broken
+            running = running.without(broken)
             if len(running) == 0:
                 break
             running.step(learning_rate(step / self.steps, self.lr, self.rampup, self.rampdown))
