@@ -10,6 +10,7 @@ import torch
 
 from conftest import Command, Outcome
 from lsap import formats
+from lsap.cli import literal
 from lsap.generator import Generator
 
 Photographs = Callable[..., Path]
@@ -168,6 +169,16 @@ def test_a_damaged_backbone_is_named_before_anything_is_written(refused: Callabl
     file = tmp_path / "model_ir_se50.pth"
     file.write_bytes(b"PK\x03\x04 and then nothing")
     assert str(file) in refused("train", f"backbone.checkpoint={file}", "space.samples=16")
+
+
+def test_a_path_of_our_own_run_folders_needs_no_quotes(refused: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "batch_size=2,max_steps=3" / "encoder.safetensors"
+    assert f"init={file}: there is no such file" in refused("train", f"init={file}", "space.samples=16")
+
+
+@pytest.mark.parametrize("argument", ["-m", "lambda_nscd=0,0.5", "a='b=c'", "+edits={smile:1}", "x=[a=1,b=2]"])
+def test_other_arguments_are_read_as_typed(argument: str) -> None:
+    assert literal(argument) == argument
 
 
 def test_weights_to_start_from_must_fit(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def train(domain: str, *overrides: str) -> DictConfig:
 
 def test_the_promised_choices_are_there() -> None:
     assert DOMAINS == ["car", "church", "demo", "face", "wild"]
-    assert PRESETS == ["paper", "released"]
+    assert PRESETS == ["low_memory", "paper", "released"]
     assert {path.stem for path in (CONF / "logger").glob("*.yaml")} == {"csv", "wandb"}
 
 

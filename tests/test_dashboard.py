@@ -6,6 +6,7 @@ import csv
 import json
 import random
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers.logger import DummyLogger, Logger
@@ -25,8 +28,9 @@ from lsap.embedding import EncoderTraining
 from lsap.evaluation.panels import KEY, Panels
 from lsap.evaluation.pictures import reconstruction_grid
 from lsap.generator import Generator, View, freeze
+from lsap.logged import sweep
 from lsap.runs import MetricsFile
-from lsap.runs.dashboard import logged_in, wandb_logger
+from lsap.runs.dashboard import logged_in, mode, note_logged, noted, own_run, wandb_logger
 from lsap.train import train
 
 
@@ -160,6 +164,19 @@ def test_a_panel_follows_every_validation_and_shows_input_above_inversion(tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_edits_stand_below_the_inversion_that_they_move(tmp_path: Path) -> None:
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    album, module = Album(), Tiny()
+    fit(module, [album], [Panels(images, {"stronger": lambda codes: 3 * codes})], tmp_path, steps=1)
+    module.encoder.eval()
+    with torch.no_grad():
+        codes = module.encoder(images)
+        rows = {"inversion": codes, "stronger": 3 * codes}
+        expected = reconstruction_grid(images, {name: module.view(module.generator(c)) for name, c in rows.items()})
+    assert album.pictures[-1][2].tobytes() == expected.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_panels_leave_the_training_as_it_was(tmp_path: Path) -> None:
     ends = []
     for panels in ([], [Panels(torch.zeros(2, 3, 16, 16))]):
@@ -177,7 +194,8 @@ def test_drawing_a_panel_gives_the_mode_back_and_draws_no_random_number(training
     module.encoder.train(training)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     before = torch.get_rng_state(), random.getstate()
-    first, second = (Panels(torch.ones(2, 3, 16, 16)).invert(trainer, module) for _ in range(2))
+    panels = Panels(torch.ones(2, 3, 16, 16), {"brighter": lambda codes: codes + 1})
+    first, second = (torch.cat([*panels.drawn(trainer, module).values()]) for _ in range(2))
     assert torch.equal(first, second)  # dropout was off
     assert all(part.training is training for part in module.encoder.modules())
     after = torch.get_rng_state(), random.getstate()
@@ -225,6 +243,73 @@ def test_without_an_account_scalars_and_panels_are_kept_offline(
     assert (described.run_id, described.project, described.run_group, list(described.tags)) == (
         "abcd1234", "lsap", "sweep", ["demo"],
     )  # fmt: skip
+
+
+def test_offline_may_be_asked_for_where_somebody_is_logged_in(monkeypatch: pytest.MonkeyPatch, nobody: None) -> None:
+    assert mode() == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    assert (mode(), mode(offline=True)) == ("online", "offline")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert (mode(), mode(offline=True)) == ("disabled", "offline")
+
+
+def begun(folder: Path, run_id: str) -> Any:
+    folder.mkdir()
+    logger = wandb_logger(folder, name=run_id, project="lsap", entity=None, group=None, tags=[], run_id=run_id)
+    logger.log_metrics({"value": 1.0})
+    return logger.experiment
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_runs_of_one_process_are_apart_and_a_failed_one_says_so(tmp_path: Path, nobody: None) -> None:
+    with own_run():
+        begun(tmp_path / "first", "aaaa0001")
+    with pytest.raises(ZeroDivisionError), own_run():
+        begun(tmp_path / "second", "aaaa0002").log({"value": 1 / 0})
+    assert wandb.run is None
+    outer = begun(tmp_path / "third", "aaaa0003")
+    with own_run():
+        assert wandb.run is outer
+    assert wandb.run is outer, "a run that was there before is the caller's"
+    end_of_process()
+    codes = {}
+    for path in sorted(tmp_path.rglob("*.wandb")):
+        (code,) = (record.exit.exit_code for record in records(path) if record.HasField("exit"))
+        codes[path.stem] = code
+    assert codes == {"run-aaaa0001": 0, "run-aaaa0002": 1, "run-aaaa0003": 0}
+
+
+def test_the_id_of_results_stays_and_what_was_logged_is_known(tmp_path: Path) -> None:
+    first = noted(tmp_path)
+    assert (len(first["id"]), first["logged"]) == (8, None)
+    note_logged(tmp_path, "these results")
+    assert noted(tmp_path) == {"id": first["id"], "logged": "these results"}
+
+
+# ---- sweeps
+
+
+def test_members_of_a_sweep_share_a_group_that_does_not_depend_on_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Swept:
+        mode = RunMode.MULTIRUN
+
+    def group(*typed: str) -> str | None:
+        monkeypatch.setattr(sys, "argv", ["train.py", *typed])
+        return sweep("train")
+
+    assert group("-m", "lambda_nscd=0,0.5") is None, "not within Hydra"
+    monkeypatch.setattr(HydraConfig, "initialized", staticmethod(lambda: True))
+    monkeypatch.setattr(HydraConfig, "get", staticmethod(lambda: Swept))
+    assert group("-m", "domain=demo", "lambda_nscd=0,0.5") == "train domain=demo lambda_nscd=0,0.5"
+    elsewhere = ("logger=wandb", "trainer.accelerator=cpu", "outputs=o", "hydra/launcher=joblib", "hydra.launcher.n=2")
+    assert group("-m", "lambda_nscd=0,0.5", *elsewhere) == "train lambda_nscd=0,0.5"
+    long = [group("--multirun", f"seed={','.join(map(str, range(last)))}") for last in (60, 61)]
+    assert len(set(long)) == 2
+    assert all(len(name or "") <= 128 for name in long)
+    Swept.mode = RunMode.RUN
+    assert group("lambda_nscd=0") is None
 
 
 @pytest.mark.slow

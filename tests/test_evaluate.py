@@ -393,30 +393,39 @@ def test_an_evaluation_that_was_stopped_goes_on(start: Start, first: Path, monke
 # ---- dashboards
 
 
-def test_a_dashboard_gets_means_and_both_tables(start: Start, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dashboard_gets_means_panel_and_both_tables(
+    start: Start, first: Path, direction: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logged: dict[str, Any] = {}
 
     class Recorded:
         def __init__(self, folder: Path, **settings: Any) -> None:
             logged.setdefault("ids", []).append(settings["run_id"])
-            self.experiment = self
 
         def log_metrics(self, values: dict[str, float]) -> None:
             logged["means"] = values
 
+        def log_image(self, key: str, images: list[Image.Image]) -> None:
+            logged[key] = images
+
         def log_table(self, key: str, columns: list[str], data: list[list[Any]]) -> None:
             logged[key] = [dict(zip(columns, line, strict=True)) for line in data]
 
-        def finish(self) -> None:
-            logged["finished"] = True
-
-    monkeypatch.setattr("lsap.runs.dashboard.wandb_logger", Recorded)
-    table = results(start(first, of=["logger=wandb"]))["table"]["first"]
+    monkeypatch.setattr("lsap.logged.wandb_logger", Recorded)
+    shown = ("logger=wandb", f"direction={direction}", "strength=1", "shown=2")
+    table = results(start(first, of=shown))["table"]["first"]
     assert logged["means"]["evaluate/first/mse"] == table["mse"]["mean"]
-    assert [line["name"] for line in logged["evaluate/images"]] == NAMES
-    assert logged["evaluate/table"][0]["method"] == "first"
-    assert logged["finished"]
-    start(first, of=["logger=wandb"])
+    images = logged["evaluate/images"]
+    assert [line["name"] for line in images] == NAMES
+    assert [line["input"] is not None for line in images] == [True] * 2 + [False] * 4
+    assert all(line["mse"] is not None for line in images)
+    (line,) = logged["evaluate/table"]
+    assert (line["method"], line["embedding"], line["lambda_nscd"]) == ("first", None, None)
+    (panel,) = logged["evaluate/panel"]
+    tile = 128  # input | inversion, edit
+    assert panel.width > 3 * tile
+    assert panel.height > 2 * tile
+    start(first, of=shown)
     assert len(set(logged["ids"])) == 1, "the same evaluation goes on under its id"
 
 

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from golden import fill
+from lsap.cli import composed
+from lsap.convert import convert
 from lsap.errors import BadValue, MissingFile
-from lsap.features import CurricularFace
-from lsap.formats import load_curricularface, load_lpips, located, write_state
+from lsap.features import CurricularFace, FaceParser
+from lsap.formats import load_bisenet, load_curricularface, load_lpips, located, write_state
 from lsap.formats.places import places
+from lsap.refinement.segments import segmenter
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +74,60 @@ def test_a_file_is_found_under_the_suffix_of_its_lineage(tmp_path: Path) -> None
     wanted.touch()
     assert located(wanted) == wanted, "what was named comes first"
     assert places(tmp_path / "images") == [tmp_path / "images"], "a folder is looked for only as it is"
+
+
+def parser_file(folder: Path) -> Path:
+    """A seeded parser by the published names, with the two auxiliary outputs that training leaves in the file."""
+    torch.manual_seed(0)
+    state = FaceParser().state_dict()
+    for name, tensor in state.items():
+        if name.endswith("running_mean"):
+            tensor.normal_(0, 0.1)
+    auxiliary = {
+        f"conv_out{size}.{name}": torch.zeros(shape)
+        for size in (16, 32)
+        for name, shape in (("conv.conv.weight", (64, 128, 3, 3)), ("conv_out.weight", (19, 64, 1, 1)))
+    }
+    torch.save(state | auxiliary, folder / "79999_iter.pth")
+    return folder / "79999_iter.pth"
+
+
+@torch.no_grad()
+def test_bisenet_labels_every_pixel_at_the_size_of_the_image(tmp_path: Path) -> None:
+    parser = load_bisenet(parser_file(tmp_path))
+    images = torch.nn.functional.interpolate(torch.rand(2, 3, 6, 8) * 2 - 1, size=(48, 64), mode="nearest")
+    labels = parser.parts(images)
+    assert labels.shape == (2, 48, 64)
+    assert labels.min() >= 0
+    assert labels.max() < 19
+    assert labels.unique().numel() > 2, "it looks"
+    assert torch.equal(parser.parts(images[1:]), labels[1:]), "each image by itself"
+    bigger = torch.nn.functional.interpolate(images, size=(512, 512), mode="bilinear", antialias=True)
+    assert torch.equal(parser(bigger), parser(images)), "whatever the size"
+
+
+def test_bisenet_has_the_published_names() -> None:
+    names = FaceParser().state_dict().keys()
+    assert {
+        "cp.resnet.layer4.1.bn2.running_var", "cp.arm16.conv.conv.weight", "cp.arm32.bn_atten.bias",
+        "cp.conv_head32.bn.weight", "cp.conv_avg.conv.weight", "ffm.convblk.conv.weight", "ffm.conv2.weight",
+        "conv_out.conv.bn.bias", "conv_out.conv_out.weight",
+    } <= names  # fmt: skip
+    assert {name.split(".")[0] for name in names} == {"cp", "ffm", "conv_out"}
+
+
+def test_bisenet_refuses_another_network(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
+    with pytest.raises(BadValue, match=r"resnet\.pth.*not those of a BiSeNet face parser"):
+        load_bisenet(tmp_path / "resnet.pth")
+
+
+def test_bisenet_converts(tmp_path: Path) -> None:
+    source, target = parser_file(tmp_path), tmp_path / "parser.safetensors"
+    convert(composed("convert", [f"source={source}", f"save_to={target}"]))
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(load_bisenet(target)(image), load_bisenet(source)(image))
+    parts = segmenter(faces=target)(image, ["a"])
+    assert torch.equal(parts, load_bisenet(source).parts(image))
+    with pytest.raises(BadValue, match="segments come from one of them"):
+        segmenter(folder=tmp_path, faces=target)

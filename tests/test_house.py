@@ -18,14 +18,15 @@ FOUNDATIONS = {"errors", "seeds"}  # modules that anybody may import, and that i
 NETWORKS = {"generator", "features", "data"}
 RECORDS = {"inversion"}  # what stages hand on; a module that everything above the networks may import
 TOOLS = {"alignment", "formats", "objective", "runs"}
+FRONT = {"given", "inverter", "loading"}  # what `import lsap` offers; it is imported when it is first asked for
 STAGES = {"demo", "embedding", "refinement", "editing", "evaluation", "reproduction"}
 
 # The front door of each package: names that notebooks and YAML files rely on.
 PUBLIC = {
     "lsap.alignment": "NSCD NormalizedStyleSpace normalize nscd style_layers",
     "lsap.generator": "Discriminator Generator StyledLayer View freeze",
-    "lsap.formats": "fingerprint load_arcface load_curricularface load_generator load_lpips load_moco read_codes "
-    "read_direction read_encoder read_state save_generator save_rosinality",
+    "lsap.formats": "fingerprint load_arcface load_bisenet load_curricularface load_generator load_lpips load_moco "
+    "read_codes read_direction read_encoder read_state save_generator save_rosinality",
     "lsap.features": "ArcFace IRSE50 LPIPS MoCo TrunkDistance",
     "lsap.data": "ImageDataModule ImageFolder Source",
     "lsap.objective": "L2 Alignment Delta Fit Objective Perceptual Similarity Term",
@@ -59,8 +60,10 @@ def imported_areas(path: Path) -> Iterator[tuple[int, str]]:
 
 def allowed(own: str) -> set[str]:
     """What modules of an area may import."""
-    if own in FOUNDATIONS or own == "__init__":
+    if own in FOUNDATIONS:
         return set()
+    if own == "__init__":
+        return FRONT
     if own in NETWORKS:
         return FOUNDATIONS
     if own in RECORDS:

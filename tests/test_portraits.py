@@ -127,11 +127,22 @@ def test_rich_portraits_keep_the_person_and_add_things() -> None:
     assert chin < 0.1  # faces stay visible
 
 
-def test_salience_marks_mouth_and_eyes_and_little_else() -> None:
-    marked = portraits.salience(neutral())[0, 0]
-    assert marked.max() > 0.9
-    assert marked.mean() < 0.25
-    assert marked[:8].max() == 0
+@pytest.mark.parametrize(("name", "most"), [("smile", 0.1), ("nose_size", 0.05), ("clothes", 0.2)])
+def test_a_factor_counts_like_any_other_where_it_shows(name: str, most: float) -> None:
+    truth = neutral()
+    column = torch.tensor([factors.index(name)])
+    weight = portraits.where_it_shows(truth, portraits.render(truth), column)
+    assert weight.shape == (1, 1, 64, 64)
+    assert weight.mean().item() == pytest.approx(1, abs=1e-4), "a nose as much as clothes"
+    assert (weight > 0.05 * weight.max()).float().mean() < most, "and nowhere else"
+
+
+def test_a_factor_that_nobody_sees_weighs_nothing() -> None:
+    truth = neutral()
+    column = torch.tensor([factors.index("nose_size")])
+    portrait = portraits.render(truth)
+    truth[0, column] = (truth[0, column] - 0.5) % 1  # the other value is the one that was drawn
+    assert portraits.where_it_shows(truth, portrait, column).max() == 0
 
 
 def test_unknown_family_is_refused_with_the_accepted_ones() -> None:

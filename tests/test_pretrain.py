@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lsap.cli import composed
 from lsap.demo import Portraits, factors, portraits
 from lsap.demo.judges import ArcFaceHead
+from lsap.demo.pretraining import GeneratorAdversarial, ProjectedDiscriminator, regression
+from lsap.demo.quality import judge
 from lsap.demo.weights import FOLDER, load_factor_reader, load_generator, load_identity, load_reader, load_trunk
 from lsap.formats import read_state
 from lsap.pretrain import pretrain
@@ -28,7 +32,10 @@ def settings(folder: Path, target: str, steps: int, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize("target", ["trunk", "identity", "generator"])
-def test_the_command_writes_weights_and_their_card(target: str, tmp_path: Path) -> None:
+def test_the_command_writes_weights_and_their_card(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regression, "judge", partial(judge, count=256))
     more = ["target.module.compiled=false"] if target == "generator" else []
     path = pretrain(composed("pretrain", settings(tmp_path, target, 2, *more)))
     card = json.loads((tmp_path / f"{target}.card.json").read_text())
@@ -59,6 +66,69 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path: Path, monk
     first, second = read_state(whole), read_state(resumed)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+ADVERSARIAL = [
+    "target.module.compiled=false",
+    "target.module.alone=1",
+    f"start_from={FOLDER / 'generator.safetensors'}",
+]
+
+
+@pytest.mark.slow
+def test_the_second_phase_goes_on_from_the_first_and_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regression, "judge", partial(judge, count=256))
+
+    def run(folder: str) -> Path:
+        more = [*ADVERSARIAL, "save_every=2"]
+        return pretrain(composed("pretrain", settings(tmp_path / folder, "adversarial", 4, *more)))
+
+    whole = run("whole")
+    card = json.loads(whole.with_suffix("").with_suffix(".card.json").read_text())
+    assert card["steps"] == 4
+    assert card["earlier"]["quality"], "what the first phase came to"
+    step = GeneratorAdversarial.training_step
+
+    def killed(self: GeneratorAdversarial, number: int, index: int) -> None:
+        if number == 3:
+            raise KeyError("killed")
+        step(self, number, index)
+
+    monkeypatch.setattr(GeneratorAdversarial, "training_step", killed)
+    with pytest.raises(KeyError):
+        run("broken")
+    monkeypatch.setattr(GeneratorAdversarial, "training_step", step)
+    first, second, start = (read_state(path) for path in (whole, run("broken"), FOLDER / "generator.safetensors"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], start[name].to(first[name].dtype)) for name in first), "it learned"
+
+
+def test_the_discriminator_soon_sees_what_is_no_portrait() -> None:
+    """Trained eyes need no thousand steps: renders against the same ones, slightly blurred."""
+    torch.manual_seed(0)
+    judge = ProjectedDiscriminator(hidden=16).train()
+    assert not judge.eye.training
+    assert not any(parameter.requires_grad for parameter in judge.requires_grad_().eye.parameters())
+    optimizer = torch.optim.Adam(judge.heads.parameters(), lr=0.005)
+    for step in range(12):
+        sharp, blurred = _sharp_and_blurred(step)
+        seen, doubted = judge(torch.cat([sharp, blurred])).chunk(2)
+        loss = F.softplus(-seen).mean() + F.softplus(doubted).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    sharp, blurred = _sharp_and_blurred(99)
+    with torch.no_grad():
+        seen, doubted = judge(torch.cat([sharp, blurred])).mean(1).chunk(2)
+    assert judge(sharp).shape == (16, 5 * 16)
+    assert (seen > doubted).float().mean() > 0.9
+
+
+def _sharp_and_blurred(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    sharp = portraits.render(factors.draw(number, "sharp", range(16)))
+    return sharp, F.avg_pool2d(sharp, 3, 1, 1)
 
 
 def test_arcface_asks_for_the_margin() -> None:

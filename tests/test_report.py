@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import doctest
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -265,6 +266,32 @@ def test_the_trade_off_shows_every_row_and_the_samples_as_a_line() -> None:
     assert "stroke-dasharray" in svg
     with pytest.raises(BadValue, match="at least one row"):
         charts.tradeoff({"synthetic": ROWS["synthetic"]})
+
+
+def box(svg: str, patch: str) -> tuple[float, float]:
+    """Where a rectangle of a chart begins and ends from left to right."""
+    path = re.search(rf'<g id="{patch}">\s*<path d="([^"]+)"', svg)
+    assert path is not None
+    xs = [float(x) for x in re.findall(r"[ML] (\S+) \S+", path[1])]
+    return min(xs), max(xs)
+
+
+def test_long_names_leave_the_axes_their_room_and_stand_apart() -> None:
+    names = [f"{letter} method whose name is far longer than most" for letter in "abc"]
+    svg = charts.scatter({name: (0.9 + n / 1000, 0.1) for n, name in enumerate(names)}, "x", "y")
+    (left, right), (first, last) = box(svg, "patch_1"), box(svg, "patch_2")
+    assert last - first > 0.75 * (right - left)
+    heights = [float(y) for y in re.findall(r' y="(\S+)" transform="[^"]*">[abc] method[^<]*…[^<]*<', svg)]
+    assert len(heights) == 3
+    assert min(b - a for a, b in itertools.pairwise(sorted(heights))) > 9, "names do not lie on each other"
+
+
+def test_axes_hold_points_that_are_all_below_zero() -> None:
+    svg = charts.scatter({"a": (-0.4, 0.1), "b": (-0.2, 0.2)}, "x", "y")
+    first, last = box(svg, "patch_2")
+    at = [float(x) for x in re.findall(r'<use [^>]*x="(\S+)" y="\S+" style="fill: #(?:d55e00|0072b2)"', svg)]
+    assert len(at) == 2
+    assert first < at[0] < at[1] < last
 
 
 def test_charts_carry_no_metadata_and_are_the_same_every_time() -> None:

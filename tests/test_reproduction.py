@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from lsap.errors import BadValue, MissingFile
+from lsap.figures import Curves, Evaluated, Pictures, figure_of, principal, save_figure
 from lsap.reproduction import CheaperThan, Less, Measured, Plateau, Table, claim_of, read_experiment
 from lsap.reproduction.results import published, values_of
 from lsap.reproduction.stages import Stage, written
@@ -140,8 +143,13 @@ def test_claims_and_published_rows_speak_of_rows_that_are_run(folder: Path) -> N
         rows = {member.row for member in experiment.members(domain, {})} - {None}
         for described in experiment.claims:
             assert {method for method, _ in claim_of(described, domain).needs()} <= rows
-        if domain != "demo":
+        if domain != "demo" and experiment.claims:
             assert rows <= set(published(experiment))
+        for described in experiment.figures:
+            figure = figure_of(described)
+            if isinstance(figure, Pictures):
+                assert set(figure.methods or rows) <= rows
+        assert experiment.claims or experiment.figures, "something is shown"
         assert set(experiment.gain) | set(experiment.gain.values()) <= rows
 
 
@@ -153,3 +161,38 @@ def test_an_unknown_experiment_names_those_that_there_are() -> None:
 def test_another_domain_is_refused() -> None:
     with pytest.raises(BadValue, match="accepted: demo, face"):
         read_experiment(EXPERIMENTS / "table4_lambda").members("car", {})
+
+
+# ---- figures
+
+
+def values(**rows: float) -> list[Measured]:
+    return [Measured(name.removeprefix("l"), "mse", np.full((2, 3), mean)) for name, mean in rows.items()]
+
+
+def test_curves_go_over_rows_that_are_numbers(tmp_path: Path) -> None:
+    found = Evaluated(None, values(l0=1.0, l1=0.5))  # type: ignore[arg-type]
+    path = save_figure(Curves(["mse"]).draw(found), tmp_path / "demo-curves.png")
+    with Image.open(path) as picture:
+        assert picture.width > 200
+        assert len(picture.convert("L").getcolors(1 << 16)) > 10
+    with pytest.raises(BadValue, match="nobody measured 'lpips'"):
+        Curves(["lpips"]).draw(found)
+    with pytest.raises(BadValue, match="rows must be numbers"):
+        Curves(["mse"]).draw(Evaluated(None, values(e4e=1.0)))  # type: ignore[arg-type]
+
+
+def test_principal_directions_are_those_of_greatest_spread() -> None:
+    rng = torch.Generator().manual_seed(0)
+    points = torch.randn(500, 5, generator=rng, dtype=torch.double) * torch.tensor([0.1, 3.0, 0.1, 1.0, 0.1])
+    axes = principal(points - points.mean(0))
+    torch.testing.assert_close(axes.T @ axes, torch.eye(2, dtype=torch.double))
+    assert axes[1, 0] > 0.99
+    assert axes[3, 1] > 0.99
+
+
+def test_unknown_figures_and_arguments_are_refused() -> None:
+    with pytest.raises(BadValue, match=r"no figure 'Curve'.*Curves"):
+        figure_of({"figure": "Curve"})
+    with pytest.raises(BadValue, match="figure Curves: "):
+        figure_of({"figure": "Curves", "measure": ["mse"]})

@@ -283,6 +283,26 @@ def test_a_run_can_start_from_another_encoder(start: Start) -> None:
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
 
 
+# ---- forms of the same computation
+
+
+@pytest.mark.parametrize("option", ["recompute", "channels_last"])
+def test_other_forms_of_the_computation_end_with_the_same_weights(start: Start, unbroken: Start, option: str) -> None:
+    ours, theirs = (
+        read_state(found.folder / "encoder.safetensors") for found in (start(f"trainer.{option}=true"), unbroken())
+    )
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_the_preset_of_low_memory_keeps_the_images_of_a_step() -> None:
+    paper, lean = (composed("train", ["domain=face", *more]) for more in ([], ["preset=low_memory"]))
+    assert lean.batch_size * lean.trainer.accumulate_grad_batches == paper.batch_size
+    assert lean.trainer.recompute
+    assert not paper.trainer.recompute
+
+
 # ---- killed and started again
 
 ACCUMULATED = ["trainer.accumulate_grad_batches=2"]

@@ -7,59 +7,29 @@ from __future__ import annotations
 
 import os
 import shutil
-import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from lsap import bench_methods
 from lsap.alignment import NormalizedStyleSpace, normalize, style_layers
 from lsap.assembly import Parts, device_of
 from lsap.cli import command, composed, positive
 from lsap.demo.weights import load_generator
 from lsap.errors import BadValue, nearest
 from lsap.generator import Generator, freeze, ops
+from lsap.recomputing import recompute
 from lsap.runs import manifest, write_json
+from lsap.timing import Comparison, Work, interleaved, peak_memory, synchronize
 from lsap.train import training_module
-
-Work = Callable[[], object]
-
-ENOUGH = 20.0  # seconds for the repetitions of one comparison
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Forms of one computation.
-
-    part: the part of the benchmark.
-    what: what was computed.
-    seconds: form → median time; the first form is the one that lsap uses. Empty if it could not run here.
-    memory_mb: form → most memory held at once, above what was held before, in MB; where that is the point.
-    note: whatever a reader should know.
-    """
-
-    part: str
-    what: str
-    seconds: Mapping[str, float]
-    memory_mb: Mapping[str, float] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def ratio(self) -> float | None:
-        """Time of the other form over that of the used one: above 1, the used one is faster."""
-        if len(self.seconds) < 2:
-            return None
-        used, other = list(self.seconds.values())[:2]
-        return other / used
 
 
 def bench(config: DictConfig) -> Path:
@@ -74,7 +44,7 @@ def bench(config: DictConfig) -> Path:
     for part in config.parts:
         if part not in PARTS:
             raise BadValue(f"parts={list(config.parts)}: there is no part {part!r}; {nearest(str(part), PARTS)}")
-    for name in ("repetitions", "batch_size", "samples"):
+    for name in ("repetitions", "batch_size", "together", "samples"):
         positive(name, config[name])
     device = device_of(config.accelerator)
     print(heading(manifest(device)), flush=True)
@@ -163,6 +133,19 @@ def precision(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
     yield Comparison("precision", f"training step, demo encoder, batch {batch}", seconds, note=speed)
 
 
+def recomputation(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
+    """A training step's forward and backward with activations kept, and computed again: memory is the point."""
+    large = large_generator(config, device)
+    lean = recompute(deepcopy(large))
+    batch = config.large.batch_size
+    forms = {"kept": inversion_step(large, batch), "recomputed": inversion_step(lean, batch)}
+    memory = {
+        name: peak_memory(work, device) for name, work in reversed(forms.items())
+    }  # allocators keep what they got
+    what = f"recompute, {large.size} px, batch {batch}"
+    yield Comparison("recompute", what, interleaved(forms, config.repetitions, device), memory)
+
+
 def compilation(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
     """torch.compile of the demo generator, forward and backward to the codes."""
     generator = load_generator().to(device)
@@ -190,7 +173,12 @@ PARTS: dict[str, Callable[[DictConfig, torch.device], Iterator[Comparison]]] = {
     "convolutions": convolutions,
     "layout": layout,
     "precision": precision,
+    "recompute": recomputation,
     "compile": compilation,
+    "inversion": bench_methods.inversion,
+    "optimisation": bench_methods.optimisation,
+    "refinement": bench_methods.refinement,
+    "evaluation": bench_methods.evaluation,
 }
 
 
@@ -221,59 +209,6 @@ def inversion_step(draw: Callable[[Tensor], Tensor], batch: int, generator: Gene
         draw(codes).square().mean().backward()
 
     return step
-
-
-def interleaved(forms: Mapping[str, Work], repetitions: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of every form. They take turns, so that a slow moment of the machine meets them all.
-
-    Slow forms are repeated less often: once `ENOUGH` seconds have passed, three rounds will do.
-    """
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    for work in forms.values():
-        work()  # memory is allocated and kernels are chosen
-    started = time.perf_counter()
-    for turn in range(repetitions):
-        if turn >= 3 and time.perf_counter() - started > ENOUGH:
-            break
-        for name, work in forms.items():
-            synchronize(device)
-            start = time.perf_counter()
-            work()
-            synchronize(device)
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def peak_memory(work: Work, device: torch.device) -> float:
-    """Most memory in MB (10^6 bytes) that `work` holds at once beyond what was held before it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work()
-        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    process = psutil.Process()
-    before = peak = process.memory_info().rss
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.002):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return (peak - before) / 1e6
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for a GPU, which works on while Python goes ahead."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def has_compiler() -> bool:

@@ -71,6 +71,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; how an error is shown is decided here
             debug = any(re.fullmatch(r"\+?debug=(true|1)", a, re.IGNORECASE) for a in sys.argv[1:])
             failed: list[Exception] = []
+            sys.argv[1:] = [literal(argument) for argument in sys.argv[1:]]
 
             def job(config: DictConfig) -> object:
                 try:
@@ -99,6 +100,19 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
         return main
 
     return decorate
+
+
+def literal(argument: str) -> str:
+    """An argument as Hydra must read it: a path of our own run folders (`…/batch_size=8,seed=1/…`) needs no quotes."""
+    key, equals, value = argument.partition("=")
+    if (
+        not equals
+        or "=" not in value
+        or not re.fullmatch(r"[+~]{0,2}[\w./@-]+", key)
+        or re.search(r"[\[\](){}'\"]", value)
+    ):
+        return argument
+    return f"{key}='{value}'"
 
 
 def explain(error: BaseException, config_name: str) -> str | None:

@@ -57,6 +57,8 @@ def compare(config: DictConfig) -> Path:
     for value in lambdas:
         member = config.copy()
         member.lambda_nscd = value
+        if config.logger.name == "wandb" and config.logger.group is None:
+            member.logger.group = f"compare lambda_nscd={','.join(f'{each:g}' for each in lambdas)}"
         runs[f"lambda_{value:g}"] = train(member)
     parts = Parts(config, device_of(config.trainer.accelerator))
     splits = _joined(runs)

@@ -141,7 +141,8 @@ class Contest:
     def _inception(self) -> Inception | None:
         path = self.config.inception
         if path is None or not Path(path).is_file():
-            self.notes.append(f"FID, as {path} is not there (inception=)")
+            why = "no file is named" if path is None else f"{path} is not there"
+            self.notes.append(f"FID, as {why} (inception=)")
             return None
         try:
             return Inception(path).to(self.parts.device)

@@ -33,6 +33,7 @@ JUDGES: Mapping[str, Callable[[str | Path], torch.nn.Module]] = {
     "moco": formats.load_moco,
     "alex": lambda path: formats.load_lpips("alex", path),
     "vgg": lambda path: formats.load_lpips("vgg", path),
+    "bisenet": formats.load_bisenet,
 }
 
 

@@ -137,12 +137,20 @@ def _direction(spec: str, config: DictConfig, parts: InversionParts) -> Wanted:
         return _published(spec, published[spec], config, parts.fingerprint)
     if "reader" in config.domain and spec in config.domain.get("edits", {}):
         return Wanted(_found_at_once(spec, config, parts))
-    there = [path.stem for folder in (own.parent, shipped.parent) for path in folder.glob("*.safetensors")]
-    known = {*there, *map(str, published), *map(str, config.domain.get("edits") or {})}
+    there = known(config)
     raise MissingFile(
         f"direction={spec}: there is no such direction of domain={domain}; "
-        + (nearest(spec, known) if known else f"find some with python -m lsap.discover domain={domain}")
+        + (nearest(spec, there) if there else f"find some with python -m lsap.discover domain={domain}")
     )
+
+
+def known(config: DictConfig) -> list[str]:
+    """Names of directions that the domain has: its own, shipped and published ones, what its reader can find."""
+    domain = config.domain.name
+    folders = (Path(config.outputs) / domain / "directions", SHIPPED.get(domain, Path("none")))
+    there = [path.stem for folder in folders for path in folder.glob("*.safetensors")]
+    named = config.domain.get("edits", {}) if "reader" in config.domain else {}
+    return sorted({*there, *map(str, config.published.get(domain) or {}), *map(str, named or {})})
 
 
 def _of_file(path: Path, rest: Sequence[str], spec: str, fingerprint: str) -> Direction:

@@ -57,6 +57,13 @@ def optimises(config: DictConfig) -> bool:
     return bool(config.embedding.get("kind") == OPTIMISATION)
 
 
+def alignment(config: DictConfig) -> float | None:
+    """The λ that codes are aligned by; None where nobody knows, as of an encoder out of a file."""
+    if "lambda_nscd" not in config or (config.checkpoint is not None and not optimises(config)):
+        return None
+    return float(config.lambda_nscd)
+
+
 def check(config: DictConfig) -> None:
     """Refuse a configuration that cannot run, before anything is loaded or written.
 

@@ -156,15 +156,20 @@ def embedding_config(store: Store) -> DictConfig:
         raise BadValue(
             f"there is no embedding={settings['embedding']} here; add its folder with --config-dir"
         ) from error
+    take_over_run(whole, kept)
+    if (mark := settings.get("encoder")) is not None:
+        whole.checkpoint = str(_encoder_file(kept, settings, str(mark)))
+    return whole
+
+
+def take_over_run(whole: DictConfig, kept: DictConfig) -> None:
+    """Give a configuration the values of a run's own `config.yaml`, but how its embedding was refined and ran."""
     for key in kept:
         if str(key) not in ("encoders", "refinement", "trainer", "logger", "hydra"):
             take_over(whole, str(key), plain(kept[key]))
     for rule, name in (kept.get("encoders") or {}).items():
         if isinstance(name, str) and name.startswith("lsap.embedding."):
             OmegaConf.update(whole, f"encoders.{rule}", name, force_add=True)
-    if (mark := settings.get("encoder")) is not None:
-        whole.checkpoint = str(_encoder_file(kept, settings, str(mark)))
-    return whole
 
 
 def _encoder_file(kept: DictConfig, settings: Mapping[str, Any], mark: str) -> Path:

@@ -6,8 +6,6 @@ further method measures that method only.
 
 from __future__ import annotations
 
-import json
-import secrets
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from lsap.assembly import check_seed
 from lsap.cli import command, positive
@@ -48,9 +47,14 @@ def evaluate(config: DictConfig) -> Path:
     standings = contest.standings(rows)
     correlations = contest.correlations(rows) if config.correlations else []
     path = contest.path
-    write_results(contest, rows, standings, correlations)
+    first = list(contest.names[: config.shown])
+    images = (first, contest.read(first))
+    shown = {one.name: _shown(contest, one, first, rows[one.name]) for one in contest.entrants}
+    write_results(contest, rows, standings, correlations, images, shown)
     if config.logger.name == "wandb":
-        to_dashboard(contest, rows, standings)
+        from lsap.logged import log_evaluation
+
+        log_evaluation(contest, rows, standings, images, shown)
     print(standings.markdown())
     print(f"{path}/report.html")
     return path
@@ -60,9 +64,14 @@ def evaluate(config: DictConfig) -> Path:
 
 
 def write_results(
-    contest: Contest, rows: Mapping[str, Rows], standings: Standings, correlations: Sequence[Correlation]
+    contest: Contest,
+    rows: Mapping[str, Rows],
+    standings: Standings,
+    correlations: Sequence[Correlation],
+    images: tuple[Sequence[str], Tensor],
+    shown: Mapping[str, Shown],
 ) -> None:
-    """Write the table in three forms, the rows of all images, the correlations and the page."""
+    """Write the table in three forms, the rows of all images, the correlations, and the page."""
     path, notes = contest.path, contest.notes + ([] if contest.trials is None else contest.trials.notes)
     keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
     lines = [{"method": method, "name": name} | found[name] for method, found in rows.items() for name in contest.names]
@@ -76,8 +85,6 @@ def write_results(
     about = {"table": standings.json(), "correlations": [one.plain() for one in correlations], "not_measured": notes}
     write_json(path / "results.json", facts | about | {"made": manifest(contest.parts.device)})
     write_text(path / "config.yaml", OmegaConf.to_yaml(contest.config, resolve=False))
-    first = list(contest.names[: contest.config.shown])
-    shown = {one.name: _shown(contest, one, first, rows[one.name]) for one in contest.entrants}
     called = ({} if contest.places is None else contest.places.labels) | {
         "excess": "the leakage that is the edits’ fault, mean of all edits",
         "leakage": "leakage, mean of all edits",
@@ -87,35 +94,9 @@ def write_results(
             f"excess/{edit}": f"the leakage of {edit} that is the edit’s fault",
             f"leakage/{edit}": f"leakage of {edit}",
         }
-    images = (first, contest.read(first))
     evaluation_report(
         path / "report.html", standings, contest.edits, images, shown, correlations, _flat(facts), notes, called
     )
-
-
-def to_dashboard(contest: Contest, rows: Mapping[str, Rows], standings: Standings) -> None:
-    """Log the means by `evaluate/<method>/<measure>` and two tables to Weights & Biases, always under the same id."""
-    from lsap.runs.dashboard import wandb_logger
-
-    path, settings = contest.path, contest.config.logger
-    file = path / "wandb.json"
-    if not file.is_file():
-        write_json(file, {"id": secrets.token_hex(4)})
-    chosen = {key: settings[key] for key in ("project", "entity", "group")}
-    run_id = json.loads(file.read_text(encoding="utf-8"))["id"]
-    logger = wandb_logger(path, name=path.name, run_id=run_id, tags=list(settings.tags), **chosen)
-    means = {name: row for name, row in standings.means().items() if name not in standings.kinds}
-    logger.log_metrics(
-        {f"evaluate/{n}/{key}": v for n, row in means.items() for key, v in row.items() if v is not None}
-    )
-    keys = [measure.key for measure in standings.shown]
-    logger.log_table(
-        "evaluate/table", ["method", *keys], [[n, *(row[key] for key in keys)] for n, row in means.items()]
-    )
-    keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
-    lines = [[m, n, *(found[n].get(key) for key in keys)] for m, found in rows.items() for n in contest.names]
-    logger.log_table("evaluate/images", ["method", "name", *keys], lines)
-    logger.experiment.finish()
 
 
 def described(contest: Contest, rows: Mapping[str, Rows]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers.logger import Logger
 
 from lsap.assembly import global_rank, process_count
 from lsap.data import ImageDataModule
+from lsap.recomputing import recompute
 from lsap.runs import AtomicCheckpoints, LastCheckpoint, MetricsFile, ReadableProgress, RunFolder, quiet_lightning
 from lsap.runs.folder import State
 
@@ -73,6 +74,10 @@ def fit(
     log_every = max(1, min(10, course.max_steps // 50))
     followed.append(LastCheckpoint(last, save_every, validate_every if data.val_indices else None, curves, log_every))
     accumulate = settings.accumulate_grad_batches
+    if settings.recompute:
+        recompute(module)
+    if settings.channels_last:
+        module.to(memory_format=torch.channels_last)
     with quiet_lightning():
         trainer = Trainer(
             accelerator=settings.accelerator, devices=settings.devices, num_nodes=settings.num_nodes,
@@ -109,17 +114,12 @@ class Recorder(Callback):
 
 
 def _dashboards(config: DictConfig, folder: RunFolder) -> list[Logger]:
-    loggers: list[Logger] = []
-    if config.logger.name == "wandb":
-        from lsap.runs.dashboard import wandb_logger
+    if config.logger.name != "wandb":
+        return []
+    from lsap.logged import opened
 
-        if global_rank() == 0 and "wandb_id" not in folder.record.notes:
-            folder.note(wandb_id=secrets.token_hex(4))
-        chosen = {key: config.logger[key] for key in ("project", "entity", "group")}
-        loggers.append(
-            wandb_logger(
-                folder.path, name=folder.path.name, run_id=str(folder.record.notes.get("wandb_id", "")),
-                tags=list(config.logger.tags), **chosen,
-            )
-        )  # fmt: skip
-    return loggers
+    if global_rank() == 0 and "wandb_id" not in folder.record.notes:
+        folder.note(wandb_id=secrets.token_hex(4))
+    run_id = str(folder.record.notes.get("wandb_id", ""))
+    name = f"{folder.path.parent.name}/{folder.path.name}"
+    return [opened(config, folder.path, name=name, run_id=run_id, verb="train")]

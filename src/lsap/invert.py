@@ -21,7 +21,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lsap.assembly import device_of, global_rank, process_count, refuse_nested_launch
 from lsap.cli import command
-from lsap.embedders import Chosen, check, chosen_images, view_size
+from lsap.embedders import Chosen, alignment, check, chosen_images, view_size
 from lsap.errors import BadValue, StoppedRun
 from lsap.evaluation.fidelity import Row, labels, synthetic_row
 from lsap.evaluation.inversions import inversion_report, overview
@@ -59,12 +59,18 @@ def invert(config: DictConfig) -> Inverted:
     store = last.open(chosen.names, config.images_per_batch)
     if finished(store):
         print(f"finished before: {store.path}/report.html (delete the folder to invert again)")
-        return stored(store.path)
-    for stage in earlier:
-        before = stage.open(chosen.names, config.images_per_batch)
-        if not finished(before):
-            run(config, parts, chosen, stage, before)
-    return run(config, parts, chosen, last, store)
+        found = stored(store.path)
+    else:
+        for stage in earlier:
+            before = stage.open(chosen.names, config.images_per_batch)
+            if not finished(before):
+                run(config, parts, chosen, stage, before)
+        found = run(config, parts, chosen, last, store)
+    if found.finished and config.logger.name == "wandb" and global_rank() == 0:
+        from lsap.logged import log_inversions
+
+        log_inversions(config, parts, chosen, store)
+    return found
 
 
 def finished(store: Store) -> bool:
@@ -229,6 +235,7 @@ def finish(config: DictConfig, parts: RefinementParts, chosen: Chosen, stage: St
     summary = {
         "embedding": config.embedding.name,
         "refinement": None if stage.before is None else config.refinement.name,
+        "lambda_nscd": alignment(config),
         "domain": config.domain.name,
         "images": chosen.label,
         "run": path.name,

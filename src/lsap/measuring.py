@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsap.alignment import nscd
+from lsap.assembly import Parts
 from lsap.embedders import InversionParts
 from lsap.evaluation.codes import CodeDiversity, LayerNSCD
 from lsap.evaluation.fidelity import Row, seven_digits
@@ -28,14 +29,26 @@ def measure(parts: InversionParts, inversion: Inversion, images: Tensor) -> tupl
     """Draw an inversion and compare it with its images.
 
     Returns:
-        Per image its mse, lpips, identity (None without a judge), nscd and nscd_raw; and the pictures [N, 3, H, W] at
-        the generator's size.
+        Per image its numbers, as `compared`; and the pictures [N, 3, H, W] at the generator's size.
     """
-    device = parts.device
-    shown = inversion.to(device)
+    shown = inversion.to(parts.device)
     image = shown.render().float()
-    output, images = parts.view(image), images.to(device).float()
-    styles, mean = parts.space.styles(shown.codes.float()), parts.space.mean
+    return compared(parts, shown.names, shown.codes, parts.view(image), images), parts.picture_rows(image).cpu()
+
+
+@torch.no_grad()
+def compared(parts: Parts, names: Sequence[str], codes: Tensor, output: Tensor, images: Tensor) -> dict[str, Row]:
+    """Per image its mse, lpips, identity (None without a judge), nscd and nscd_raw.
+
+    Args:
+        parts: view, style space and judges.
+        names: of the images.
+        codes: [N, L, C], of the inversions.
+        output: [N, 3, H, W], what they draw, as the view shows it.
+        images: [N, 3, H, W], on any device.
+    """
+    images = images.to(output.device).float()
+    styles, mean = parts.space.styles(codes.float()), parts.space.mean
     values: dict[str, Tensor] = {
         "mse": (output.double() - images.double()).square().mean((1, 2, 3)),
         "nscd": nscd(styles, mean),
@@ -46,9 +59,9 @@ def measure(parts: InversionParts, inversion: Inversion, images: Tensor) -> tupl
     if (embedder := parts.judges["embedder"]) is not None:
         values["identity"] = F.cosine_similarity(embedder.embed(output).double(), embedder.embed(images).double())
     rows: dict[str, Row] = {}
-    for place, name in enumerate(inversion.names):
+    for place, name in enumerate(names):
         rows[name] = {key: seven_digits(values[key][place]) if key in values else None for key in MEASURES}
-    return rows, parts.picture_rows(image).cpu()
+    return rows
 
 
 def rows_of(

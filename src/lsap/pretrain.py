@@ -62,7 +62,10 @@ def pretrain(config: DictConfig) -> Path:
         trainer = Trainer(
             accelerator="auto", devices=1, precision=config.precision, max_epochs=-1,
             max_steps=module.max_steps * module.updates,
-            callbacks=[interval, Sheets(folder), ReadableProgress(module.batch_size, config.target.name)],
+            callbacks=[
+                interval, Sheets(folder),
+                ReadableProgress(module.batch_size, config.target.name, updates=module.updates),
+            ],
             logger=MetricsFile(folder / "metrics.csv", first_step), log_every_n_steps=50, enable_model_summary=False,
             enable_progress_bar=False, plugins=[AtomicCheckpoints()],
         )  # fmt: skip

@@ -38,6 +38,7 @@ from lsap.refinement import RefinementTraining, StoredExamples
 from lsap.refinement_runs import examples_folder, network_class, network_folder
 from lsap.refining import RefinementParts, Stage
 from lsap.runs import RunFolder, Store, manifest, peak_memory, write_json, write_text
+from lsap.runs.dashboard import own_run
 
 # The weights in `training` without which files of these settings take no part.
 WEIGHTS = {"perceptual.checkpoint": "lambda_lpips", "similarity.checkpoint": "lambda_id"}
@@ -68,7 +69,7 @@ def train_refinement(config: DictConfig) -> Path:
     if data is None:
         return folder.path
     module = parts.training()
-    with folder.claim(rank) as state:
+    with folder.claim(rank) as state, own_run():
         if state == "finished":  # by another process, meanwhile
             return folder.path
         if rank == 0:

@@ -1,4 +1,4 @@
-"""`python -m lsap.reproduce experiment=table4_lambda`: a table of the paper, from trainings to claims put to the test.
+"""`python -m lsap.reproduce experiment=table4_lambda`: a table or figure of the paper, from trainings to claims tested.
 
 Every command of an experiment is one that could be typed; what was finished before is found, not done again. A command
 that fails is named, and the others go on.
@@ -18,11 +18,15 @@ from omegaconf import DictConfig
 
 from lsap.assembly import plain
 from lsap.cli import command, composed, config_dir, searchpath
+from lsap.contest import Contest
+from lsap.entrants import completed
 from lsap.errors import BadValue, LsapError, StoppedRun
 from lsap.evaluate import evaluate
+from lsap.figures import Evaluated, Figure, figure_of, save_figure
 from lsap.invert import invert
 from lsap.reproduction import Experiment, Finding, Member, Table, claim_of, read_experiment
 from lsap.reproduction.results import measured, published, results_table, values_of
+from lsap.reproduction.stages import written
 from lsap.runs import manifest, write_json, write_text
 from lsap.train import train
 
@@ -61,6 +65,8 @@ def reproduce(config: DictConfig) -> Path | None:
     if config.dry:
         print("\n".join(map(str, members)))
         return None
+    claims = [claim_of(each, config.domain.name, config.seed) for each in experiment.claims]
+    figures = [figure_of(each) for each in experiment.figures]
     done = run(members, config.outputs)
     if done.failed:
         told = "\n".join(f"  {line}\n    {why}" for line, why in done.failed.items())
@@ -68,10 +74,12 @@ def reproduce(config: DictConfig) -> Path | None:
             f"{len(done.failed)} of {len(members)} commands failed; the others are done and stay. Started again, only "
             f"these are run:\n{told}"
         )
-    evaluations = {seed: evaluate(evaluation(config, runs)) for seed, runs in done.runs.items()}
+    evaluations = {seed: evaluate(evaluation(config, experiment, runs)) for seed, runs in done.runs.items()}
     values = values_of(evaluations, list(dict.fromkeys(row for runs in done.runs.values() for row in runs)))
-    findings = [claim_of(each, config.domain.name, config.seed).check(Table(values)) for each in experiment.claims]
+    findings = [claim.check(Table(values)) for claim in claims]
     folder = Path(config.save_to or f"{config.outputs}/{config.domain.name}/experiments/{experiment.folder.name}")
+    if figures:
+        draw(folder, config, figures, Evaluated(contest_of(config, experiment, done), values))
     write(folder, config, experiment, done, measured(values, experiment), findings)
     return folder
 
@@ -95,11 +103,25 @@ def run(members: Sequence[Member], outputs: str) -> Done:
     return done
 
 
-def evaluation(config: DictConfig, runs: Mapping[str, Path]) -> DictConfig:
+def evaluation(config: DictConfig, experiment: Experiment, runs: Mapping[str, Path]) -> DictConfig:
     """The evaluation of one seed's runs, named by their rows."""
-    whole = composed("evaluate", [f"domain={config.domain.name}", f"outputs={config.outputs}"], searchpath())
+    domain = config.domain.name
+    own = experiment.settings.get(domain, {}).get("evaluate", {})
+    settings = {"domain": domain, "outputs": config.outputs, **own}
+    whole = composed("evaluate", [f"{name}={written(value)}" for name, value in settings.items()], searchpath())
     whole.runs = {row: str(path) for row, path in runs.items()}
     return whole
+
+
+def contest_of(config: DictConfig, experiment: Experiment, done: Done) -> Contest:
+    """The methods of the first seed, as they were evaluated."""
+    return Contest.of(completed(evaluation(config, experiment, done.runs[min(done.runs)])))
+
+
+def draw(folder: Path, config: DictConfig, figures: Sequence[Figure], found: Evaluated) -> None:
+    """Draw an experiment's figures."""
+    for figure in figures:
+        print(save_figure(figure.draw(found), folder / f"{config.domain.name}-{figure.file}"))
 
 
 def write(

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import WandbLogger
 
 from lsap.assembly import (
     Parts,
@@ -41,6 +42,7 @@ from lsap.formats import fingerprint, write_state
 from lsap.refinement_training import train_refinement
 from lsap.refining import NONE
 from lsap.runs import ReadableProgress, RunFolder, manifest, write_json, write_text
+from lsap.runs.dashboard import own_run
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def train(config: DictConfig) -> Trained:
         return _finished_before(folder, rank)
     check_sizes(parts, data)
     module = training_module(config, parts)  # what is wrong with weights or images shows before anything is written
-    with folder.claim(rank) as state:
+    with folder.claim(rank) as state, own_run():
         if state == "finished":  # by another process, meanwhile
             return _finished_before(folder, rank)
         if rank == 0:
@@ -83,9 +85,10 @@ def train(config: DictConfig) -> Trained:
         course = Course(
             f"{config.embedding.name} λ={config.lambda_nscd:g}", config.max_steps, config.batch_size, "val/image_loss"
         )
-        trainer, progress = fit(config, folder, state, module, data, course, _panels(config, data))
+        trainer, progress = fit(config, folder, state, module, data, course, _panels(config, parts, data))
         if trainer.is_global_zero:
             results = _measure(config, parts, module, data, folder.path, progress)
+            _log(config, parts, module, data, trainer, results)
             training_report(folder.path, title=f"{config.embedding.name} on {config.domain.name}")
             folder.finish(trainer.global_step)
             print(f"done: {folder.path}/report.html")
@@ -197,12 +200,25 @@ def stored(folder: Path) -> Trained:
     return Trained(folder, metrics["splits"], metrics["labels"])
 
 
-def _panels(config: DictConfig, data: ImageDataModule) -> list[Callback]:
+def _panels(config: DictConfig, parts: Parts, data: ImageDataModule) -> list[Callback]:
     if config.logger.name != "wandb" or not data.val_indices:
         return []
     from lsap.evaluation.panels import Panels
+    from lsap.logged import SHOWN, panel_edits
 
-    return [Panels(data.train.read(data.val_indices[:8]))]
+    return [Panels(data.train.read(data.val_indices[:SHOWN]), panel_edits(config, parts))]
+
+
+def _log(
+    config: DictConfig, parts: Parts, module: EncoderTraining, data: ImageDataModule, trainer: Trainer, results: Trained
+) -> None:
+    if config.logger.name != "wandb":
+        return
+    from lsap.logged import log_training
+
+    (logger,) = (each for each in trainer.loggers if isinstance(each, WandbLogger))
+    rows = {split: found[row_name(config)] for split, found in results.splits.items()}
+    log_training(logger, max(trainer.global_step - 1, 0), rows, parts, module.inverter, data)
 
 
 def run(config: DictConfig) -> object:

@@ -16,6 +16,7 @@ from lsap.demo.extras import Extras
 from lsap.demo.factors import NAMES
 
 SIZE = 64
+UNSEEN = 4e-4  # mean change of pixels in [-1, 1] below which a factor is taken for hidden
 CHUNK = 32  # pictures drawn at once: their masks stay in the processor's cache
 
 
@@ -37,24 +38,25 @@ def render(factors: Tensor, extras: Extras | None = None, size: int = SIZE) -> T
     return torch.cat(parts) if parts else torch.empty(0, 3, size, size)
 
 
-def salience(factors: Tensor, size: int = SIZE) -> Tensor:
-    """Where small features are that a mean over pixels would forget: mouth, eyes, brows and nose.
+def where_it_shows(factors: Tensor, portraits: Tensor, column: Tensor) -> Tensor:
+    """Weights of pixels by which one factor of each portrait counts like any other, however small it is.
+
+    A pixel weighs what it changes when the factor goes half its range away; the mean over a portrait is one, so that a
+    nose weighs as much as a wall. A factor that nobody sees, as the colour of eyes behind heavy glasses, weighs less.
+
+    Args:
+        factors: [N, F] in [0, 1].
+        portraits: what `render` draws of them, [N, 3, H, H].
+        column: which factor, [N], one for each portrait.
 
     Returns:
-        [N, 1, size, size] in [0, 1].
+        [N, 1, H, H], not negative.
     """
-    head = Head(factors)
-    canvas = Canvas(len(factors), size, factors.device)
-    mouth_x, mouth_y, _, _ = head.place(torch.zeros_like(head.cx), head.mouth_y)
-    one = torch.ones_like(mouth_x)
-    mask = smoothstep(-0.06, 0.06, canvas.ellipse(mouth_x, mouth_y, one * 0.22, one * 0.17))
-    for side in (-1, 1):
-        x, y, scale, _ = head.place(side * head.eye_x, head.eye_y)
-        eye = smoothstep(-0.06, 0.06, canvas.ellipse(x, y - 0.04, 0.15 * scale + 0.02, one * 0.14))
-        mask = torch.maximum(mask, 0.4 * eye)
-    x, y, _, _ = head.place(torch.zeros_like(head.cx), head.nose_y, lift=0.10)
-    nose = smoothstep(-0.06, 0.06, canvas.ellipse(x, y, one * 0.13, one * 0.13))
-    return torch.maximum(mask, 0.4 * nose)[:, None]
+    moved = factors.clone()
+    row = torch.arange(len(factors))
+    moved[row, column] = (factors[row, column] + 0.5) % 1
+    change = (render(moved, size=portraits.shape[-1]) - portraits).abs().mean(1, keepdim=True)
+    return change / change.mean((1, 2, 3), keepdim=True).clamp(min=UNSEEN)
 
 
 @dataclass

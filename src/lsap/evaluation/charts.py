@@ -55,6 +55,7 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
 }
+NEAR, LINE = 0.5, 0.075  # of the axes: how near points are whose names could meet, and how high a name is
 NOT_LOSSES = ("stage",)  # logged beside the terms, but nothing that falls
 Curve = list[tuple[float, float]]
 Log = dict[str, Curve]
@@ -155,27 +156,58 @@ def scatter(
         axes = _axes(4.6, 3.5)
         xs = [x for x, _ in points.values()] + list((lines or {}).values())
         ys = [y for _, y in points.values()]
-        right, top = max(xs) * 1.3 or 1.0, max(ys) * 1.18 or 1.0
-        left, bottom = min(-right * 0.03, min(xs) * 1.1), min(0.0, min(ys) * 1.1)
-        axes.set(xlim=(left, right), ylim=(bottom, top))
+        axes.set(xlim=_span(xs, 0.03, 0.3), ylim=_span(ys, 0.0, 0.18))
+        top = axes.get_ylim()[1]
         for name, x in (lines or {}).items():
             axes.axvline(x, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
             axes.annotate(
                 _broken(called.get(name, name)), (x, top), (5, -2), textcoords="offset points", va="top", color=MUTED
             )
         colour = iter(COLOURS)
+        shades = {name: MUTED if name in muted else next(colour, MUTED) for name in points}
         for name, (x, y) in points.items():
-            shade = MUTED if name in muted else next(colour, MUTED)
-            axes.plot(x, y, "o", color=shade, markersize=9, markeredgewidth=0, clip_on=False)
-            axes.annotate(
-                called.get(name, name), (x, y), (9, 0), textcoords="offset points", va="center",
-                color=shade, fontweight="bold",
-            )  # fmt: skip
+            axes.plot(x, y, "o", color=shades[name], markersize=9, markeredgewidth=0, clip_on=False)
+        _label_points(axes, [(called.get(name, name), *point, shades[name]) for name, point in points.items()])
         axes.set_xlabel(x_title)
         axes.set_ylabel(y_title)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         return _svg(axes)
+
+
+def _span(values: Sequence[float], before: float, beyond: float) -> tuple[float, float]:
+    """The ends of an axis that holds 0 and all values, with room on both sides as parts of what it spans."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    span = (high - low) or 1.0
+    return low - (0.1 if low < 0 else before) * span, high + beyond * span
+
+
+def _label_points(axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write each name beside its point (name, x, y, colour), on the side with more room, apart from its neighbours'.
+
+    Labels take no part in the layout, which a long one would leave no room for the axes.
+    """
+    to_axes = axes.transData + axes.transAxes.inverted()
+    placed: list[tuple[float, float]] = []
+    for name, x, y, colour in sorted(points, key=lambda point: point[2]):
+        across, up = (float(value) for value in to_axes.transform((x, y)))
+        height = up
+        for other, taken in placed:  # upwards, so they are in order
+            if abs(across - other) < NEAR and height - taken < LINE:
+                height = taken + LINE
+        placed.append((across, height))
+        side = 1 if across < 0.5 else -1
+        label = axes.annotate(
+            _shortened(name), (across, height), (9 * side, 0), xycoords="axes fraction", textcoords="offset points",
+            ha="left" if side > 0 else "right", va="center", color=colour, fontweight="bold",
+        )  # fmt: skip
+        label.set_in_layout(False)
+
+
+def _shortened(text: str, most: int = 30) -> str:
+    """A long label without its middle."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def layer_bars(layers: Mapping[str, Mapping[str, float]], *, reference: Mapping[str, float] | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lsap.evaluation import charts
 from lsap.evaluation.page import (
+    NOTHING,
     Beside,
     Block,
     Entry,
@@ -39,21 +40,19 @@ ALONG = {  # what may stand for editability, mean over edits: key → title of t
     "identity": "identity under edit  (more like the image →)",
     "nscd": "NSCD  (← nearer to the generator’s mean style)",
 }
-READ = Points(
-    [
-        ("Equal effect", "Every method is edited so strongly that the attribute changes alike (section 5.1)."),
-        (
-            "Leakage",
-            "How much all other attributes changed meanwhile. Where the images’ factors are known, `excess` is the "
-            "part that is the edit’s fault: what the true picture with one factor moved shows is taken off.",
-        ),
-        (
-            "LEC",
-            "Distance in W+ after an edit was drawn, embedded again and taken back; first as published, with its rule "
-            "about batches, then the plain mean. Only encoders can embed again; elsewhere it is blank.",
-        ),
-    ]
-)
+EQUAL = ("Equal effect", "Every method is edited so strongly that the attribute changes alike (section 5.1).")
+READ = [
+    (
+        "Leakage",
+        "How much all other attributes changed meanwhile. Where the images’ factors are known, `excess` is the "
+        "part that is the edit’s fault: what the true picture with one factor moved shows is taken off.",
+    ),
+    (
+        "LEC",
+        "Distance in W+ after an edit was drawn, embedded again and taken back; first as published, with its rule "
+        "about batches, then the plain mean. Only encoders can embed again; elsewhere it is blank.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def measures(labels: Mapping[str, str], edits: Sequence[str]) -> list[Measure]:
         labels: what judges are called, by the key of their column.
         edits: names of the edits.
     """
-    called = {key: label[:1].upper() + label[1:] for key, label in labels.items()}
+    called = {key: _upper(label) for key, label in labels.items()}
     columns = [
         Measure("mse", "MSE", "on [−1, 1]", "lower"),
         Measure("psnr", "PSNR", "dB, peak² 4", "higher"),
@@ -130,7 +129,7 @@ def evaluation_report(
         notes: what was not measured, and why.
         called: key of a predictor or target → what to call it.
     """
-    sections = [Section("Numbers", _numbers(standings, edits, notes))]
+    sections = [Section("Numbers", _numbers(standings, facts.get("edits", {}), edits, notes))]
     names, inputs = images
     columns = [Column("input", inputs)]
     for method, found in shown.items():
@@ -157,7 +156,8 @@ def evaluation_report(
     return write_report(path, f"Evaluation under {facts['protocol']}", sections, lead=lead)
 
 
-def _numbers(standings: Standings, edits: Sequence[str], notes: Sequence[str]) -> list[Block]:
+def _numbers(standings: Standings, ways: Mapping[str, str], edits: Sequence[str], notes: Sequence[str]) -> list[Block]:
+    """The tables; `ways`: edit → how strongly it is made, up to a semicolon."""
     means = standings.means()
     entries = [Entry(name, means[name], standings.kinds.get(name, "method")) for name in standings.rows]
     of_edits = [m for m in standings.shown if "/" in m.key]
@@ -166,14 +166,21 @@ def _numbers(standings: Standings, edits: Sequence[str], notes: Sequence[str]) -
     rivals = [entry for entry in entries if entry.kind == "method"]
     for edit in edits:
         columns = [m for m in of_edits if m.key.split("/", 1)[1] == edit]
-        if columns:
-            blocks.append(Table(columns, rivals, f"{edit}, at equal effect.", "Method"))
+        if columns:  # the edit stands above its columns once, not in each
+            named = [replace(m, label=_upper(m.label.removeprefix(f"{edit}: "))) for m in columns]
+            edited = [entry for entry in rivals if any(entry.values.get(m.key) is not None for m in columns)]
+            blocks.append(Table(named, edited, f"{edit}: {ways.get(edit, NOTHING).partition(';')[0]}.", _upper(edit)))
     if of_edits:
-        blocks.append(READ)
+        equal = any(", effect, " in way for way in ways.values())
+        blocks.append(Points([EQUAL, *READ] if equal else READ))
     if notes:
         blocks.append(Text(f"Not measured: {'; '.join(notes)}."))
     blocks.append(Source("Standard deviations and 95 % intervals", standings.markdown()))
     return blocks
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _tradeoffs(standings: Standings, edits: Sequence[str]) -> list[Block]:

@@ -8,6 +8,7 @@ from lsap.features.identity import ArcFace, Similarity
 from lsap.features.irse import IRSE50, PlainUnit
 from lsap.features.judge import Embedder, Judge, load_weights
 from lsap.features.moco import MoCo
+from lsap.features.parsing import FaceParser
 from lsap.features.perceptual import LPIPS, PerceptualDistance, Trunk, TrunkDistance
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ArcFace",
     "CurricularFace",
     "Embedder",
+    "FaceParser",
     "Judge",
     "MoCo",
     "PerceptualDistance",

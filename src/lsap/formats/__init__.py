@@ -14,7 +14,7 @@ from lsap.formats.directions import (
 from lsap.formats.encoders import PublishedEncoder, read_encoder
 from lsap.formats.fingerprint import file_digest, fingerprint
 from lsap.formats.generators import average_latent, load_generator, save_generator, save_rosinality
-from lsap.formats.judges import load_arcface, load_curricularface, load_lpips, load_moco
+from lsap.formats.judges import load_arcface, load_bisenet, load_curricularface, load_lpips, load_moco
 from lsap.formats.places import located
 from lsap.formats.states import read_card, read_state, write_state
 
@@ -29,6 +29,7 @@ __all__ = [
     "file_digest",
     "fingerprint",
     "load_arcface",
+    "load_bisenet",
     "load_curricularface",
     "load_directions",
     "load_generator",

@@ -1,4 +1,4 @@
-"""Published judges from their files: ArcFace, CurricularFace, MoCo, and the trunks of LPIPS."""
+"""Published judges from their files: ArcFace, CurricularFace, MoCo, the trunks of LPIPS, and the face parser."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lsap.errors import BadValue
-from lsap.features import LPIPS, ArcFace, CurricularFace, MoCo
+from lsap.features import LPIPS, ArcFace, CurricularFace, FaceParser, MoCo
 from lsap.formats.states import read_state
 
 
@@ -53,6 +53,16 @@ def load_lpips(net: str, checkpoint: str | Path) -> LPIPS:
     """
     with _naming(checkpoint):
         return LPIPS.from_state(net, read_state(checkpoint))
+
+
+def load_bisenet(checkpoint: str | Path) -> FaceParser:
+    """BiSeNet (`79999_iter.pth`), frozen: which part of a face each pixel shows.
+
+    Raises:
+        MissingFile, BadValue: no such file, or other weights; the message names the file.
+    """
+    with _naming(checkpoint):
+        return FaceParser.from_state(read_state(checkpoint))
 
 
 @contextmanager

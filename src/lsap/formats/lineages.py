@@ -14,7 +14,7 @@ from lsap.formats.directions import is_components
 from lsap.formats.pickles import Record
 
 Holding = Literal[
-    "generator", "encoder", "arcface", "curricularface", "moco", "alex", "vgg", "components", "codes", "none"
+    "generator", "encoder", "arcface", "curricularface", "moco", "alex", "vgg", "bisenet", "components", "codes", "none"
 ]
 TRUNKS: Mapping[int, Holding] = {11: "alex", 3: "vgg"}  # by the width of their first kernel
 
@@ -29,6 +29,8 @@ def holding(content: Mapping[str, Any], card: Mapping[str, str]) -> Holding:
         return "generator"
     if "input_layer.0.weight" in content and "output_layer.3.weight" in content:
         return "arcface" if "body.0.res_layer.5.fc1.weight" in content else "curricularface"
+    if "cp.arm16.conv_atten.weight" in content:
+        return "bisenet"
     inner = content.get("state_dict", content)
     names = set(inner) if isinstance(inner, Mapping) else set()
     if f"{QUERY}conv1.weight" in names or {"conv1.weight", "layer4.2.bn3.bias"} <= names:

@@ -18,15 +18,29 @@ from torch import Tensor
 
 from lsap.data import SUFFIXES
 from lsap.errors import BadValue, MissingFile
+from lsap.formats import load_bisenet
 from lsap.generator import Generator
 
 W_PLUS = "W+"
 PUBLISHED = (W_PLUS, "F4", "F6", "F8", "F10")  # of SAM's predictors
 
 
-def segmenter(folder: str | Path | None = None, count: int = 64, compactness: float = 10.0) -> Segmenter:
-    """Label maps of a folder where one is named, else superpixels; raises as those do."""
-    return Superpixels(count, compactness) if folder is None else LabelMaps(folder)
+def segmenter(
+    folder: str | Path | None = None, faces: str | Path | None = None, count: int = 64, compactness: float = 10.0
+) -> Segmenter:
+    """Label maps of a folder where one is named, else the parts of faces where a parser is, else superpixels.
+
+    Raises:
+        BadValue, MissingFile: as those do; or both are named.
+    """
+    if folder is not None and faces is not None:
+        raise BadValue(
+            f"refinement.segmenter.folder={folder} and refinement.segmenter.faces={faces}: segments come from one of "
+            "them; set the other to null"
+        )
+    if folder is not None:
+        return LabelMaps(folder)
+    return Superpixels(count, compactness) if faces is None else FaceParts(faces)
 
 
 class Segmenter(Protocol):
@@ -57,6 +71,24 @@ class Superpixels:
         pixels = ((images.detach().double().cpu().clamp(-1, 1) + 1) / 2).permute(0, 2, 3, 1).numpy()
         labels = [slic(p, n_segments=self.count, compactness=self.compactness, start_label=0) for p in pixels]
         return torch.from_numpy(np.stack(labels)).long()
+
+
+class FaceParts:
+    """Brows, eyes, nose, lips, hair and so on, as BiSeNet sees them: SAM's own segments of faces are of this kind.
+
+    Args:
+        checkpoint: `79999_iter.pth`, or its safetensors.
+
+    Raises:
+        MissingFile, BadValue: no such file, or other weights.
+    """
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        self.parser = load_bisenet(checkpoint)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        return self.parser.to(images.device).parts(images.detach())
 
 
 class LabelMaps:

@@ -103,12 +103,14 @@ def measured(values: Sequence[Measured], experiment: Experiment) -> Results:
 
 
 def published(experiment: Experiment) -> dict[str, dict[str, float]]:
-    """The paper's numbers, row → column → value, typed from it into `published.csv`.
+    """The paper's numbers, row → column → value, typed from it into `published.csv`; a figure has none.
 
     Raises:
-        MissingFile: there is no such file.
+        MissingFile: an experiment with claims, but without that file.
     """
     path = experiment.folder / "published.csv"
+    if not path.is_file() and experiment.figures and not experiment.claims:
+        return {}
     if not path.is_file():
         raise MissingFile(f"{path} is missing: the paper's numbers stand there")
     rows = {}
@@ -132,7 +134,8 @@ def results_table(ours: Results, paper: Mapping[str, Mapping[str, float]], exper
             theirs = paper.get(name, {}).get(column)
             cells.append(own + ("" if theirs is None else f" *({theirs:g})*"))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    note = f"{ours.seeds} seed{'s' * (ours.seeds > 1)}, {ours.images} images; in italics what the paper has on faces."
+    note = f"{ours.seeds} seed{'s' * (ours.seeds > 1)}, {ours.images} images"
+    note += "; in italics what the paper has on faces." if paper else "."
     return "\n".join(lines) + f"\n\n{note}\n"
 
 

@@ -80,6 +80,7 @@ class Experiment:
     measures: columns of the table.
     stages: in order.
     claims: descriptions of `lsap.reproduction.Claim`s, by domain where they differ.
+    figures: descriptions of `lsap.figures.Figure`s.
     gain: row → the row whose MSE its own is compared with, for Table 1's Gain column.
     settings: by domain and verb, what every member gets there.
     """
@@ -92,6 +93,7 @@ class Experiment:
     measures: Sequence[str]
     stages: Sequence[Stage]
     claims: Sequence[Mapping[str, Any]] = ()
+    figures: Sequence[Mapping[str, Any]] = ()
     gain: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 

@@ -22,10 +22,11 @@ class ReadableProgress(Callback):
         batch_size: images per step over all processes, for images/s.
         title: what is running.
         seconds: between plain lines.
+        updates: optimiser steps per batch, which Lightning counts; shown are batches.
     """
 
-    def __init__(self, batch_size: int, title: str, seconds: float = 15.0) -> None:
-        self.batch_size, self.title, self.seconds = batch_size, title, seconds
+    def __init__(self, batch_size: int, title: str, seconds: float = 15.0, updates: int = 1) -> None:
+        self.batch_size, self.title, self.seconds, self.updates = batch_size, title, seconds, updates
         self.images_per_second = 0.0
         self._bar: Progress | None = None
         self._busy = 0.0  # seconds spent in training steps, validation and saving left out
@@ -44,7 +45,10 @@ class ReadableProgress(Callback):
             )  # fmt: skip
             self._bar.start()
             self._task = self._bar.add_task(
-                self.title, total=trainer.max_steps, completed=trainer.global_step, numbers=""
+                self.title,
+                total=trainer.max_steps // self.updates,
+                completed=trainer.global_step // self.updates,
+                numbers="",
             )
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -59,16 +63,18 @@ class ReadableProgress(Callback):
             return
         if self._bar is not None:
             if trainer.global_step % 10 == 0 or trainer.global_step == trainer.max_steps:
-                self._bar.update(self._task, completed=trainer.global_step, numbers=self._numbers(trainer))
+                self._bar.update(
+                    self._task, completed=trainer.global_step // self.updates, numbers=self._numbers(trainer)
+                )
         elif now - self._printed > self.seconds or trainer.global_step == trainer.max_steps:
             self._printed = now
             left = (
                 (trainer.max_steps - trainer.global_step) * self._busy / max(trainer.global_step - self._first_step, 1)
             )
             minutes, seconds = divmod(round(left), 60)
+            done, of = (steps // self.updates for steps in (trainer.global_step, trainer.max_steps))
             print(
-                f"{self.title}  step {trainer.global_step}/{trainer.max_steps}  {minutes}:{seconds:02d} left  "
-                f"{self._numbers(trainer)}",
+                f"{self.title}  step {done}/{of}  {minutes}:{seconds:02d} left  {self._numbers(trainer)}",
                 file=sys.stderr,
                 flush=True,
             )

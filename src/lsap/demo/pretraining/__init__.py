@@ -2,7 +2,15 @@
 
 from lsap.demo.pretraining.adversarial import GeneratorAdversarial
 from lsap.demo.pretraining.judges import IdentityPretraining, TrunkPretraining
+from lsap.demo.pretraining.projected import ProjectedDiscriminator
 from lsap.demo.pretraining.regression import GeneratorPretraining
 from lsap.demo.pretraining.steps import Pretraining
 
-__all__ = ["GeneratorAdversarial", "GeneratorPretraining", "IdentityPretraining", "Pretraining", "TrunkPretraining"]
+__all__ = [
+    "GeneratorAdversarial",
+    "GeneratorPretraining",
+    "IdentityPretraining",
+    "Pretraining",
+    "ProjectedDiscriminator",
+    "TrunkPretraining",
+]

@@ -15,11 +15,12 @@ from lsap.demo.pretraining.regression import GeneratorPretraining
 if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
 
+    from lsap.demo.pretraining.projected import ProjectedDiscriminator
     from lsap.generator import Discriminator, Generator
 
 
 class GeneratorAdversarial(GeneratorPretraining):
-    """StyleGAN2's training (non-saturating loss, lazy R1, averaged weights) beside the regression.
+    """Adversarial training (non-saturating loss, lazy R1, averaged weights) beside the regression.
 
     Unsure of a detail, regression draws the mean of all that it might be, which is blurred; the discriminator, which
     sees portraits of strangers, tells that from a portrait. The regression goes on at a weight of its own and keeps
@@ -34,10 +35,10 @@ class GeneratorAdversarial(GeneratorPretraining):
     def __init__(
         self,
         generator: Generator,
-        discriminator: Discriminator,
+        discriminator: ProjectedDiscriminator | Discriminator,
         *,
         regression: float = 1.0,
-        r1: float = 1.0,
+        r1: float = 0.0,
         r1_every: int = 8,
         alone: int = 300,
         averaging: float = 0.998,
@@ -49,7 +50,8 @@ class GeneratorAdversarial(GeneratorPretraining):
             generator: trained in place; start it from finished weights.
             discriminator: trained beside it.
             regression: weight of the first phase's loss beside the adversarial one.
-            r1: weight of the squared gradient of the logits of real portraits (halved, as published).
+            r1: weight of the squared gradient of the logits of real portraits (halved, as published); for StyleGAN2's
+                discriminator, whose gain nothing else bounds.
             r1_every: batches between two of them; each then counts that many times.
             alone: batches over which the discriminator learns alone, two steps each: warm-started samples differ so
                 little from portraits that at first it sees nothing, and would lead the generator nowhere.
@@ -63,21 +65,11 @@ class GeneratorAdversarial(GeneratorPretraining):
         self.r1, self.r1_every, self.alone, self.averaging = r1, r1_every, alone, averaging
         self.lr_discriminator = lr_discriminator
 
-    def on_fit_start(self) -> None:
-        """Finished weights are loaded after construction: the average starts where the generator starts, the linear map
-        that reads factors off w where it reads best."""
+    def on_train_start(self) -> None:
+        """Finished weights are loaded after construction: the average starts where the generator starts."""
+        super().on_train_start()
         if self.global_step == 0:
             self.average.load_state_dict(self.generator.state_dict())
-            self._guess_best()
-
-    @torch.no_grad()
-    def _guess_best(self, samples: int = 8192) -> None:
-        z = torch.randn(samples, self.generator.style_dim, generator=self.random("guess"))
-        w = self.generator.mapping(z.to(self.device)).double()
-        known = torch.cat([w, torch.ones_like(w[:, :1])], 1)
-        solution = torch.linalg.lstsq(known, factors.from_z(z).to(known)).solution
-        self.guess.weight.copy_(solution[:-1].T)
-        self.guess.bias.copy_(solution[-1])
 
     @property
     def product(self) -> Generator:
@@ -95,18 +87,20 @@ class GeneratorAdversarial(GeneratorPretraining):
         for optimizer, rate in ((critic, self.lr_discriminator), (painter, self.lr)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * self.schedule(step)
-        z, truth, target = (t.to(self.device) for t in self.pair(self.random("regression", step), self.batch_size))
         if step < self.alone:
+            z = torch.randn(self.batch_size, self.generator.style_dim, generator=self.random("alone", step))
+            z = z.to(self.device)
             for number in range(self.updates):
                 with torch.no_grad():
                     painted = self.draw(z.roll(number, 1))[0].float()  # rolled, latents are others
                 self._tell_apart(critic, painted, step * self.updates + number)
             return
+        z, truth, target, weight = (t.to(self.device) for t in self.lesson(step))
         output, w = (t.float() for t in self.draw(z))
         self._tell_apart(critic, output.detach(), step)
 
         self.discriminator.requires_grad_(False)
-        taught = self.taught(output, w, truth, target)
+        taught = self.taught(output, w, truth, target, weight)
         fooled = F.softplus(-self.discriminator(output).float()).mean()
         painter.zero_grad()
         self.manual_backward(fooled + self.regression * taught)
@@ -121,7 +115,7 @@ class GeneratorAdversarial(GeneratorPretraining):
         real = self._strangers(number)
         seen, doubted = self.discriminator(torch.cat([real, painted])).float().chunk(2)
         loss = F.softplus(-seen).mean() + F.softplus(doubted).mean()
-        if number % self.r1_every == 0:
+        if self.r1 and number % self.r1_every == 0:
             loss = loss + self._penalty(real)
         critic.zero_grad()
         self.manual_backward(loss)

@@ -1,0 +1,385 @@
+# ruff: noqa: F811 (fixtures of other modules)
+"""`python -m lsap.app`: what the page does, without a browser; and the page in a real one."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from conftest import Command
+from lsap import app
+from lsap.cli import composed
+from lsap.demo.weights import load_generator, load_reader
+from lsap.errors import BadValue, MissingFile
+from lsap.formats import Direction, read_card, read_codes, write_direction
+from lsap.playground import SHOWN, Playground, Turn, shown
+from test_invert import images, own  # noqa: F401 (fixtures)
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NOTHING = SimpleNamespace(  # stands in for gradio: what the page's values are told to be
+    skip=lambda: "unchanged", Radio=lambda there, value: (there, value), DownloadButton=lambda **changes: changes
+)
+
+
+def settings(own: list[str], *more: str) -> DictConfig:
+    """The configuration of the page for a domain of one's own."""
+    domain, *others = own
+    config = composed("app", [f"source={domain.removeprefix('domain=')}", "steps=2", "samples=3", *more])
+    config.settings = [*others, "lambda_lpips=0", "lambda_id=0"]
+    return config
+
+
+@pytest.fixture(scope="module")
+def tiny(own: list[str], tmp_path_factory: pytest.TempPathFactory) -> Playground:
+    """A playground of a tiny generator, with one direction."""
+    config = settings(own, "embeddings=[lsap_o_wplus,stylegan2_w]")
+    outputs = tmp_path_factory.mktemp("outputs")
+    config.settings = [*config.settings, f"outputs={outputs}"]
+    found = Playground(config)
+    generator = found.first._parts
+    red = Direction(name="red", vector=torch.ones(16), generator=generator.fingerprint, usable=(-2.0, 2.5))
+    write_direction(red, outputs / "church" / "directions" / "red.safetensors")
+    return found
+
+
+def test_an_encoder_that_is_not_there_is_named_whatever_its_domain(tmp_path: Path) -> None:
+    config = composed("app", [f"source={tmp_path / 'e4e.pt'}", "shows=face"])
+    with pytest.raises(MissingFile, match=r"e4e\.pt.*no such file"):
+        Playground(config)
+
+
+@pytest.fixture
+def turn(tiny: Playground) -> Turn:
+    return tiny.invert(tiny.upload(png()), "lsap_o_wplus")
+
+
+def png(size: tuple[int, int] = (40, 30), colour: str = "teal") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# ---- settings
+
+
+def test_nobody_but_this_machine_sees_it_by_default() -> None:
+    config = composed("app")
+    assert (config.host, config.source, config.upload_mb) == ("127.0.0.1", "demo", 10)
+
+
+def test_without_gradio_there_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    done = command("app", "open=false")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.strip() == "error: the page needs gradio (gradio is not installed): pip install 'lsap[app]'"
+
+
+@pytest.mark.parametrize("setting", ["steps=0", "upload_mb=-1", "port=high", "samples=null"])
+def test_numbers_are_checked(setting: str) -> None:
+    with pytest.raises(BadValue, match=setting.split("=")[0]):
+        Playground(composed("app", [setting]))
+
+
+def test_what_gradio_keeps_is_removed_at_the_end() -> None:
+    before = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED")}
+    with app.own_folder() as folder:
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+        (folder / "upload.png").write_bytes(png())
+    assert not folder.exists()
+    assert {name: os.environ.get(name) for name in before} == before
+    seen: list[Path] = []
+
+    def killed() -> None:
+        with app.own_folder() as folder:
+            seen.append(folder)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    assert not seen[0].exists()
+
+
+# ---- what is offered
+
+
+def test_embeddings_that_work_are_offered(tiny: Playground, own: list[str]) -> None:
+    assert list(tiny.inverters) == ["lsap_o_wplus", "stylegan2_w"]
+    assert tiny.inverter("stylegan2_w").config.steps == 2
+    some = Playground(settings(own, "embeddings=null", "candidates=[lsap_e,lsap_o_w]"))
+    assert list(some.inverters) == ["lsap_o_w"], "no encoder was trained"
+    with pytest.raises(MissingFile, match="has not been trained"):
+        Playground(settings(own, "embeddings=[lsap_e]"))
+    with pytest.raises(BadValue, match="embedding=lsap_e is not offered here"):
+        tiny.inverter("lsap_e")
+
+
+def test_refinements_that_work_are_offered(tiny: Playground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tiny.refinements("lsap_o_wplus") == ["none"], "the judge that PTI looks through is not here"
+    demo = Playground(composed("app", ["embeddings=[lsap_o_wplus]"]))
+    assert demo.refinements("lsap_o_wplus") == ["none", "pti"], "the networks of SAM and HFGI were not trained"
+    assert {"smile", "pose"} <= {slider.direction.name for slider in demo.sliders}
+
+
+def test_directions_have_sliders_over_their_usable_range(tiny: Playground) -> None:
+    (slider,) = tiny.sliders
+    assert (slider.direction.name, slider.low, slider.high) == ("red", -2.0, 2.5)
+    assert tiny.samples is None, "this domain has no test images at hand"
+
+
+# ---- what a visitor does
+
+
+def test_a_picture_that_is_sent_is_read(tiny: Playground) -> None:
+    photo = tiny.upload(png())
+    assert photo.images.shape == (1, 3, 32, 32)
+    teal = torch.tensor([0, 128, 128]) / 127.5 - 1
+    assert torch.equal(photo.images[0, :, 5, 5], teal)
+
+
+def test_what_is_no_picture_is_refused(tiny: Playground) -> None:
+    for data, told in (
+        (b"\x89PNG\r\n\x1a\n and then nothing", "no picture that can be read"),
+        (png()[:60], "no picture that can be read"),
+        (b"", "no picture that can be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "no picture that can be read"),
+        (b"import os", "no picture that can be read"),
+        (bytes(10_000_001), r"this file has 10\.0 MB; at most 10 MB"),
+        (png((8000, 6000)), "8000x6000 pixels; at most 40 million"),
+    ):
+        with pytest.raises(BadValue, match=told):
+            tiny.upload(data)
+
+
+def test_an_inversion_has_numbers_beside_the_generators_own(tiny: Playground, turn: Turn) -> None:
+    rows = tiny.numbers(turn, turn.inversion)
+    assert [row[0] for row in rows] == ["inversion", "edit", "synthetic"]
+    assert rows[0] == ("inversion", f"{turn.row['mse']:.4f}", "–", f"{turn.row['nscd']:.4f}"), "there is no judge here"
+    assert rows[1][3] == rows[0][3], "nothing is edited yet"
+    assert rows[2][3] == f"{turn.inverter.synthetic:.4f}"
+    assert tiny.changes(turn, turn.inversion) == {}
+
+
+def test_sliders_act_together_and_start_from_the_inversion(tiny: Playground, turn: Turn) -> None:
+    assert tiny.edited(turn, [0.0]) is turn.inversion
+    moved = tiny.edited(turn, [1.5])
+    assert torch.allclose(moved.codes, turn.inversion.codes + 1.5)
+    assert shown(turn.inverter, moved).size == (SHOWN, SHOWN)
+
+
+def test_codes_can_be_taken_away_and_go_with_the_turn(tiny: Playground) -> None:
+    turn = tiny.invert(tiny.upload(png()), "stylegan2_w")
+    assert turn.inversion.history == ("stylegan2_w",)
+    for edited, names in ((turn.inversion, ("0000",)), (tiny.edited(turn, [1.0]), ("0000", "0000 edited"))):
+        file = tiny.file(turn, edited)
+        assert read_codes(file, n_latent=8, style_dim=16).names == names
+        assert read_card(file)["generator"] == turn.inversion.generator
+    del turn
+    assert not file.parent.exists()
+
+
+def test_the_progress_of_both_stages_is_one() -> None:
+    demo = Playground(composed("app", ["embeddings=[lsap_o_wplus]", "steps=2", "refinement_steps=2"]))
+    assert app.Acts(NOTHING, demo).sample(SimpleNamespace(index=1))[0].names == ("rich-test-00001",)
+    shares: list[float] = []
+    turn = demo.invert(demo.sample(0), "lsap_o_wplus", "pti", lambda share, _: shares.append(share))
+    assert turn.inversion.history == ("lsap_o_wplus", "pti")
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    place = [slider.direction.name for slider in demo.sliders].index("smile")
+    strengths = [0.0] * len(demo.sliders)
+    strengths[place] = 2.0
+    assert demo.changes(turn, demo.edited(turn, strengths))["smile"] > 0.5
+
+
+# ---- the page's values
+
+
+def test_a_mistake_is_a_line_on_the_page_and_changes_nothing(tiny: Playground, tmp_path: Path) -> None:
+    acts = app.Acts(NOTHING, tiny)
+    file = tmp_path / "sent.png"
+    file.write_bytes(b"no <picture>")
+    photo, picture, field, told = acts.upload(str(file))
+    assert (photo, picture, field) == ("unchanged", "unchanged", None)
+    assert told.startswith('<span class="wrong">this is no picture that can be read')
+    assert not file.exists(), "what was sent is not kept"
+    *others, told = acts.invert(lambda *_, **__: None, None, "lsap_o_wplus", "none", 0.0)
+    assert set(others) == {"unchanged"}
+    assert "take a sample or give a picture first" in told
+    *others, told = acts.invert(lambda *_, **__: None, tiny.upload(png()), "lsap<o", "none", 0.0)
+    assert set(others) == {"unchanged"}
+    assert "embedding=lsap&lt;o is not offered here" in told
+    assert acts.edit(None, 1.0) == ("unchanged",) * 4 + ("",)
+
+
+def test_a_visit_from_picture_to_codes(tiny: Playground, tmp_path: Path) -> None:
+    acts = app.Acts(NOTHING, tiny)
+    file = tmp_path / "sent.png"
+    file.write_bytes(png())
+    photo, picture, _, told = acts.upload(str(file))
+    assert (picture.size, told) == ((SHOWN, SHOWN), "")
+    said: list[str] = []
+    turn, inverted, edited, numbers, changes, codes, told = acts.invert(
+        lambda share, desc: said.append(desc), photo, "lsap_o_wplus", "none", 1.0
+    )
+    assert set(said) == {"lsap_o_wplus"}
+    assert np.any(np.asarray(inverted) != np.asarray(edited)), "sliders that stand elsewhere count at once"
+    assert "synthetic" in numbers
+    assert (changes, told) == ("", "")
+    assert Path(codes["value"]).is_file()
+    assert len(acts.edit(turn, 0.0)) == 5
+    assert acts.embedding("stylegan2_w", "pti") == (["none"], "none")
+
+
+# ---- the page in a browser
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The page of the demo as a user starts it, and the folder for its temporary files."""
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip("gradio is of the extra app")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder, log = tmp_path_factory.mktemp("temporary"), tmp_path_factory.mktemp("log") / "log"
+    environment = os.environ | {"TMPDIR": str(folder)}
+    started = [sys.executable, "-m", "lsap.app", f"port={port}", "open=false", "steps=20", "refinement_steps=5"]
+    started += ["samples=4", "embeddings=[lsap_o_wplus,stylegan2_wplus]", "upload_mb=1"]
+    with log.open("wb") as out:
+        server = subprocess.Popen(started, cwd=folder, env=environment, stdout=out, stderr=out)
+    url, limit = f"http://127.0.0.1:{port}", time.monotonic() + 900
+    try:
+        while time.monotonic() < limit:
+            assert server.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(url, timeout=10).close()
+                break
+            except OSError:
+                time.sleep(1)
+        yield url, folder
+    finally:
+        server.terminate()
+        server.wait(60)
+    assert [path.name for path in folder.iterdir() if path.name.startswith("lsap-app-")] == [], "nothing is kept"
+
+
+@pytest.fixture
+def page(address: tuple[str, Path]) -> Iterator[Any]:
+    """The page, opened in a browser."""
+    if BROWSER is None:
+        pytest.skip("no chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is of the extra dev")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1200, "height": 1000})
+        opened.set_default_timeout(120_000)
+        opened.goto(address[0])
+        yield opened
+        browser.close()
+
+
+Look = Callable[[str], torch.Tensor]
+
+
+@pytest.fixture
+def look(page: Any, address: tuple[str, Path]) -> Look:
+    """`look("edit")`: what the visitor sees there, [1, 3, 64, 64] in [-1, 1]."""
+
+    def seen(name: str) -> torch.Tensor:
+        source = page.locator(f"#{name} img").first.get_attribute("src")
+        data = page.request.get(source if source.startswith("http") else address[0] + source).body()
+        picture = Image.open(io.BytesIO(data)).convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+    return seen
+
+
+def take(page: Any, name: str) -> None:
+    """A screenshot, where LSAP_SCREENSHOTS names a folder for them."""
+    if folder := os.environ.get("LSAP_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+@pytest.mark.slow
+def test_a_sample_is_inverted_and_the_slider_moves_the_smile(page: Any, look: Look) -> None:
+    from playwright.sync_api import expect
+
+    page.locator("#samples button img").first.click()
+    expect(page.locator("#input img")).to_be_visible()
+    take(page, "chosen")
+    page.locator("#invert").click()
+    expect(page.locator("#edit img")).to_be_visible(timeout=300_000)
+    expect(page.locator("#numbers")).to_contain_text("synthetic")
+    take(page, "inverted")
+    before, source = look("edit"), page.locator("#edit img").first.get_attribute("src")
+    assert (before - look("inversion")).abs().mean() < 0.01, "nothing is edited yet"
+    number = page.locator("#slider-smile input[type=number]")
+    number.fill("2")
+    number.press("Tab")
+    expect(page.locator("#edit img").first).not_to_have_attribute("src", source)
+    expect(page.locator("#changes")).to_contain_text("smile")
+    after, reader = look("edit"), load_reader()
+    assert (after - before).abs().mean() > 0.005, "the picture changes"
+    smile = list(reader.names).index("smile")
+    assert (reader(after) - reader(before))[0, smile] > 0.5, "and the reader sees the smile"
+    take(page, "smiling")
+    with page.expect_download() as download:
+        page.locator("#codes").click()
+    assert download.value.suggested_filename.startswith("codes-lsap_o_wplus")
+    generator = load_generator()
+    kept = read_codes(download.value.path(), n_latent=generator.n_latent, style_dim=generator.style_dim)
+    assert kept.names == ("rich-test-00000", "rich-test-00000 edited")
+
+
+@pytest.mark.slow
+def test_a_corrupt_upload_gets_a_message_and_is_not_kept(page: Any, address: tuple[str, Path]) -> None:
+    from playwright.sync_api import expect
+
+    field = page.locator("#upload input[type=file]")
+    field.set_input_files({"name": "secret.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n\x1a\n broken"})
+    expect(page.locator("#notice")).to_contain_text("this is no picture that can be read")
+    take(page, "corrupt")
+    page.locator("#upload input[type=file]").set_input_files(
+        {"name": "mine.png", "mimeType": "image/png", "buffer": png()}
+    )
+    expect(page.locator("#input img")).to_be_visible()
+    expect(page.locator("#notice")).not_to_contain_text("no picture")
+    take(page, "uploaded")
+    assert not [path for path in address[1].rglob("*.png") if path.name in ("secret.png", "mine.png")]
+
+
+@pytest.mark.slow
+def test_files_that_are_too_large_or_none_of_the_pages_are_refused(page: Any, address: tuple[str, Path]) -> None:
+    from playwright.sync_api import expect
+
+    page.locator("#upload input[type=file]").set_input_files(
+        {"name": "large.png", "mimeType": "image/png", "buffer": bytes(1_500_000)}
+    )
+    expect(page.get_by_text("exceed the maximum allowed size", exact=False).first).to_be_visible()
+    take(page, "large")
+    for path in ("/etc/hostname", str(Path(app.__file__))):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{address[0]}/gradio_api/file={path}", timeout=20)
+        assert refused.value.code in (403, 404)
