@@ -176,7 +176,9 @@ def test_a_path_of_our_own_run_folders_needs_no_quotes(refused: Callable[..., st
     assert f"init={file}: there is no such file" in refused("train", f"init={file}", "space.samples=16")
 
 
-@pytest.mark.parametrize("argument", ["-m", "lambda_nscd=0,0.5", "a='b=c'", "+edits={smile:1}", "x=[a=1,b=2]"])
+@pytest.mark.parametrize(
+    "argument", ["-m", "--config-dir=a=1/b", "lambda_nscd=0,0.5", "a='b=c'", "+edits={smile:1}", "x=[a=1,b=2]"]
+)
 def test_other_arguments_are_read_as_typed(argument: str) -> None:
     assert literal(argument) == argument
 

@@ -40,8 +40,7 @@ def inversion(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
 def optimisation(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
     """Steps of LSAP_O in W+."""
     parts = _parts(device, "embedding=lsap_o_wplus", f"steps={STEPS}")
-    embedding = parts.embedding().to(device)
-    yield _together("optimisation", f"LSAP_O in W+, {STEPS} steps", embedding.embed, config, device)
+    yield _together("optimisation", f"LSAP_O in W+, {STEPS} steps", parts.embedding().embed, config, device)
 
 
 def refinement(config: DictConfig, device: torch.device) -> Iterator[Comparison]:

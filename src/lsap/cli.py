@@ -108,7 +108,7 @@ def literal(argument: str) -> str:
     if (
         not equals
         or "=" not in value
-        or not re.fullmatch(r"[+~]{0,2}[\w./@-]+", key)
+        or not re.fullmatch(r"[+~]{0,2}\w[\w./@-]*", key)  # --config-dir=… is not Hydra's to parse
         or re.search(r"[\[\](){}'\"]", value)
     ):
         return argument
