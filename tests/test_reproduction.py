@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lsap.errors import BadValue, MissingFile
-from lsap.figures import Curves, Evaluated, Pictures, figure_of, principal, save_figure
+from lsap.figures import Curves, Evaluated, Strips, figure_of, principal, save_figure
 from lsap.reproduction import CheaperThan, Less, Measured, Plateau, Table, claim_of, read_experiment
 from lsap.reproduction.results import published, values_of
 from lsap.reproduction.stages import Stage, written
@@ -147,7 +147,7 @@ def test_claims_and_published_rows_speak_of_rows_that_are_run(folder: Path) -> N
             assert rows <= set(published(experiment))
         for described in experiment.figures:
             figure = figure_of(described)
-            if isinstance(figure, Pictures):
+            if isinstance(figure, Strips):
                 assert set(figure.methods or rows) <= rows
         assert experiment.claims or experiment.figures, "something is shown"
         assert set(experiment.gain) | set(experiment.gain.values()) <= rows

@@ -22,7 +22,7 @@ from lsap.contest import Contest
 from lsap.errors import BadValue, nearest
 from lsap.evaluation.charts import COLOURS, MUTED, STYLE
 from lsap.evaluation.pictures import Column, grid
-from lsap.reproduction import Measured
+from lsap.reproduction import Measured, chosen
 from lsap.runs import replacing
 
 SAMPLES = 2000  # of the generator, for its cloud
@@ -51,7 +51,7 @@ class Figure(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Pictures(Figure):
+class Strips(Figure):
     """Images in rows; in columns the input and, for each method, its inversion and edits at equal effect.
 
     methods: the ones shown, in this order; null shows all.
@@ -69,18 +69,20 @@ class Pictures(Figure):
         names = list(contest.names[: self.images] if isinstance(self.images, int) else self.images)
         for name in names:
             if name not in contest.names:
-                raise BadValue(f"figure Pictures: no image is called {name!r}; {nearest(name, contest.names)}")
+                raise BadValue(f"figure Strips: no image is called {name!r}; {nearest(name, contest.names)}")
         by_name = {one.name: one for one in contest.entrants}
         columns = [Column("input", contest.read(names))]
         for method in self.methods or list(by_name):
             if method not in by_name:
-                raise BadValue(f"figure Pictures: there is no row {method!r}; {nearest(method, by_name)}")
+                raise BadValue(f"figure Strips: there is no row {method!r}; {nearest(method, by_name)}")
             one = by_name[method]
             columns.append(Column("inversion", contest.pairs(one).chunk(names)[1], method))
             if contest.trials is not None and self.edits != []:
                 drawn = contest.trials.drawn(one, names, contest.measured(one))
-                shown = drawn if self.edits is None else {edit: drawn[edit] for edit in self.edits}
-                columns += [Column(edit, images, method) for edit, images in shown.items()]
+                for edit in drawn if self.edits is None else self.edits:
+                    if edit not in drawn:
+                        raise BadValue(f"figure Strips: nobody made the edit {edit!r}; {nearest(edit, drawn)}")
+                    columns.append(Column(edit, drawn[edit], method))
         return grid(columns)
 
 
@@ -174,7 +176,7 @@ def _curve(axis: Axes, mine: Sequence[Measured], measure: str, x: str) -> None:
     axis.set_xlabel(x)
 
 
-FIGURES: Mapping[str, type[Figure]] = {kind.__name__: kind for kind in (Pictures, Distributions, Curves)}
+FIGURES: Mapping[str, type[Figure]] = {kind.__name__: kind for kind in (Strips, Distributions, Curves)}
 
 
 def figure_of(described: Mapping[str, Any]) -> Figure:
@@ -183,14 +185,7 @@ def figure_of(described: Mapping[str, Any]) -> Figure:
     Raises:
         BadValue: there is no such figure, or it lacks an argument or has one too many.
     """
-    given = dict(described)
-    name = str(given.pop("figure", None))
-    if name not in FIGURES:
-        raise BadValue(f"there is no figure {name!r}; {nearest(name, FIGURES)}")
-    try:
-        return FIGURES[name](**given)
-    except TypeError as error:
-        raise BadValue(f"figure {name}: {error}") from error
+    return chosen("figure", FIGURES, described)
 
 
 def save_figure(picture: Image.Image, path: Path) -> Path:

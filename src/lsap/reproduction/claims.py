@@ -7,9 +7,9 @@ pairs: what one image or one training is harder than another cancels out.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lsap.errors import BadValue, nearest
 
 Values = NDArray[np.float64]
+T = TypeVar("T")
 Verdict = Literal["holds", "does not hold", "open"]
 DRAWS = 2000  # of the bootstrap
 LEVEL = 0.95
@@ -211,13 +212,29 @@ def claim_of(described: Mapping[str, Any], domain: str, seed: int = 0) -> Claim:
     given = {
         key: value.replace("{domain}", domain) if isinstance(value, str) else value for key, value in described.items()
     }
-    name = str(given.pop("claim", None))
-    if name not in CLAIMS:
-        raise BadValue(f"there is no claim {name!r}; {nearest(name, CLAIMS)}")
+    return chosen("claim", CLAIMS, given, seed=seed)
+
+
+def chosen(kind: str, classes: Mapping[str, Callable[..., T]], described: Mapping[str, Any], **more: Any) -> T:
+    """What a description in an experiment means: under `kind` the name of a class, beside it the class's arguments.
+
+    Args:
+        kind: "claim", "figure".
+        classes: those that there are, by name.
+        described: the description.
+        more: further arguments, which the description does not give.
+
+    Raises:
+        BadValue: there is no such class, or it lacks an argument or has one too many.
+    """
+    given = dict(described)
+    name = str(given.pop(kind, None))
+    if name not in classes:
+        raise BadValue(f"there is no {kind} {name!r}; {nearest(name, classes)}")
     try:
-        return CLAIMS[name](**given, seed=seed)
+        return classes[name](**given, **more)
     except TypeError as error:
-        raise BadValue(f"claim {name}: {error}") from error
+        raise BadValue(f"{kind} {name}: {error}") from error
 
 
 def resampled(values: Sequence[Values], seed: int) -> Values:
