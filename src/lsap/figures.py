@@ -19,9 +19,11 @@ from torch import Tensor
 
 from lsap.alignment import normalize
 from lsap.contest import Contest
+from lsap.entrants import Entrant
 from lsap.errors import BadValue, nearest
 from lsap.evaluation.charts import COLOURS, MUTED, STYLE
-from lsap.evaluation.pictures import Column, grid
+from lsap.evaluation.pictures import grid
+from lsap.evaluation.standings import Shown, side_by_side
 from lsap.reproduction import Measured, chosen
 from lsap.runs import replacing
 
@@ -71,19 +73,23 @@ class Strips(Figure):
             if name not in contest.names:
                 raise BadValue(f"figure Strips: no image is called {name!r}; {nearest(name, contest.names)}")
         by_name = {one.name: one for one in contest.entrants}
-        columns = [Column("input", contest.read(names))]
+        shown = {}
         for method in self.methods or list(by_name):
             if method not in by_name:
                 raise BadValue(f"figure Strips: there is no row {method!r}; {nearest(method, by_name)}")
             one = by_name[method]
-            columns.append(Column("inversion", contest.pairs(one).chunk(names)[1], method))
-            if contest.trials is not None and self.edits != []:
-                drawn = contest.trials.drawn(one, names, contest.measured(one))
-                for edit in drawn if self.edits is None else self.edits:
-                    if edit not in drawn:
-                        raise BadValue(f"figure Strips: nobody made the edit {edit!r}; {nearest(edit, drawn)}")
-                    columns.append(Column(edit, drawn[edit], method))
-        return grid(columns)
+            shown[method] = Shown(contest.pairs(one).chunk(names)[1], self._edits(contest, one, names))
+        return grid(side_by_side(contest.read(names), shown))
+
+    def _edits(self, contest: Contest, one: Entrant, names: Sequence[str]) -> dict[str, Tensor]:
+        """The edits of a method that are shown."""
+        if contest.trials is None or self.edits == []:
+            return {}
+        drawn = contest.trials.drawn(one, names, contest.measured(one))
+        for edit in self.edits or ():
+            if edit not in drawn:
+                raise BadValue(f"figure Strips: nobody made the edit {edit!r}; {nearest(edit, drawn)}")
+        return {edit: drawn[edit] for edit in self.edits or drawn}
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from lsap.evaluation.fidelity import Row
 from lsap.evaluation.inversions import method
 from lsap.evaluation.kept import Rows
 from lsap.evaluation.panels import Moved
-from lsap.evaluation.pictures import Column, grid, reconstruction_grid, tile
-from lsap.evaluation.standings import Shown
+from lsap.evaluation.pictures import grid, reconstruction_grid, tile
+from lsap.evaluation.standings import Shown, side_by_side
 from lsap.evaluation.tables import Standings
 from lsap.measuring import MEASURES, compared, working_times
 from lsap.runs import Store
@@ -50,11 +50,6 @@ KNOWN = ("embedding", "refinement", "lambda_nscd")  # what an evaluation's table
 LONGEST_GROUP = 100  # characters; Weights & Biases takes no more than 128
 # Settings that say how and where a sweep runs, not what it sweeps.
 ASIDE = ("hydra", "logger", "trainer", "outputs", "weights", "debug")
-
-
-def logs(config: DictConfig) -> bool:
-    """Whether Weights & Biases is shown anything."""
-    return bool(config.logger.name == "wandb")
 
 
 # ---- which run it is
@@ -243,11 +238,7 @@ def log_evaluation(
     with own_run():
         logger = opened(contest.config, path, name=path.name, run_id=noted(path)["id"], verb="evaluate")
         logger.log_metrics(_known({f"evaluate/{n}/{key}": v for n, row in means.items() for key, v in row.items()}))
-        columns = [Column("input", inputs)]
-        for name, found in shown.items():
-            columns.append(Column("inversion", found.pictures, name))
-            columns += [Column(edit, drawn, name) for edit, drawn in found.edits.items()]
-        logger.log_image("evaluate/panel", [grid(columns)])
+        logger.log_image("evaluate/panel", [grid(side_by_side(inputs, shown))])
         keys = [measure.key for measure in standings.shown]
         known = {one.name: {key: one.summary.get(key) for key in KNOWN} for one in contest.entrants}
         table = [[n, *known[n].values(), *(row[key] for key in keys)] for n, row in means.items()]

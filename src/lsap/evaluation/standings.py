@@ -71,6 +71,15 @@ class Shown:
     worst: tuple[Sequence[str], Tensor, Tensor] | None = None
 
 
+def side_by_side(inputs: Tensor, shown: Mapping[str, Shown]) -> list[Column]:
+    """The picture of an evaluation: the images [N, 3, H, W], then inversion and edits of every method."""
+    found = [Column("input", inputs)]
+    for method, one in shown.items():
+        found.append(Column("inversion", one.pictures, method))
+        found += [Column(edit, drawn, method) for edit, drawn in one.edits.items()]
+    return found
+
+
 def measures(labels: Mapping[str, str], edits: Sequence[str]) -> list[Measure]:
     """The columns of the table.
 
@@ -131,11 +140,9 @@ def evaluation_report(
     """
     sections = [Section("Numbers", _numbers(standings, facts.get("edits", {}), edits, notes))]
     names, inputs = images
-    columns = [Column("input", inputs)]
-    for method, found in shown.items():
-        columns.append(Column("inversion", found.pictures, method))
-        columns += [Column(edit, drawn, method) for edit, drawn in found.edits.items()]
-    sections.append(Section("Pictures", [Gallery(columns, "The first images, every method.", names)]))
+    sections.append(
+        Section("Pictures", [Gallery(side_by_side(inputs, shown), "The first images, every method.", names)])
+    )
     if figures := _tradeoffs(standings, edits):
         sections.append(Section("Fidelity against editability", [Beside(figures, least="24rem")]))
     if correlations:
