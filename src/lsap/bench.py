@@ -227,7 +227,7 @@ def heading(machine: Mapping[str, Any]) -> str:
     return (
         f"{machine['device']}, threads: {machine['threads']}; {machine['platform']}\n"
         f"lsap {versions['lsap']}{source}, torch {versions['torch']}, Python {versions['python']}\n"
-        "about 3 minutes on two free cores\n\n"
+        "some minutes on two free cores\n\n"
         f"{'':42}{'lsap uses':>22}{'instead':>24}{'ratio':>8}"
     )
 
