@@ -173,6 +173,15 @@ def test_a_broken_image_is_named_once_and_its_place_is_taken_by_the_next(caplog:
     assert "skipped (2 so far). data.strict=true stops instead" in named[1]
 
 
+def test_a_resumed_run_goes_on_counting_the_images_that_were_skipped_before() -> None:
+    stopped, resumed = module(Counted(20)), module(Counted(20))
+    stopped.train.broken = {stopped.train_indices[0]}
+    first(stopped.train_dataloader(), 10)
+    assert stopped.skipped["train"]
+    resumed.load_state_dict(stopped.state_dict())
+    assert resumed.skipped == stopped.skipped
+
+
 def test_replacements_do_not_depend_on_where_a_run_was_interrupted() -> None:
     probe = module(Counted(20))
     broken = probe.train_indices[::3]

@@ -17,11 +17,12 @@ from lsap.bench import PARTS
 from lsap.cli import composed, config_dir
 from lsap.demo import FACTORS
 from lsap.demo.weights import FOLDER as WEIGHTS
+from lsap.discover import METHODS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DOMAINS = {path.stem for path in (config_dir() / "domain").glob("*.yaml")}
-OTHERS = {"hydra/launcher=joblib"}  # groups of Hydra plug-ins, which need not be installed
+OTHERS = {"hydra/launcher=joblib", "hydra/launcher=submitit_slurm"}  # plug-ins of Hydra
 
 
 def text(name: str) -> str:
@@ -122,6 +123,19 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links {target}"
 
 
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are linked by: lower case, hyphens for spaces, no other signs."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_anchor_is_a_heading(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert anchor in anchors(page.parent / target if target else page), f"{page.name} links {target}#{anchor}"
+
+
 def named_files(page: Path) -> Iterator[str]:
     """Files and folders of ours in running text: words in code style with slash and suffix, or below our folders."""
     for word in re.findall(r"`([^`\s]+)`", page.read_text(encoding="utf-8")):
@@ -208,6 +222,24 @@ def test_the_factors_are_those_of_the_renderer() -> None:
     ]
     shown = "\n".join(f"| {' | '.join(row)} |" for row in expected)
     assert table("docs/demo.md", "factor")[1:] == expected, f"docs/demo.md should hold these rows:\n{shown}"
+
+
+def test_results_say_which_experiments_were_run() -> None:
+    expected = {}
+    for folder in sorted(path.parent for path in (ROOT / "experiments").glob("*/experiment.yaml")):
+        planned = "demo" in OmegaConf.load(folder / "experiment.yaml").domains
+        told = "not yet run" if planned else "not on the demo"
+        if (folder / "demo.csv").is_file():
+            told = f"[demo.md](../experiments/{folder.name}/demo.md)"
+        expected[f"[{folder.name}](../experiments/{folder.name})"] = told
+    assert {row[0]: row[2] for row in table("docs/results.md", "experiment")[1:]} == expected
+
+
+def test_the_methods_are_those_that_can_be_chosen() -> None:
+    named = {name for row in table("docs/methods.md", "name")[1:] for name in re.findall(r"`(\w+)`", row[0])}
+    chosen = {path.stem for group in ("embedding", "refinement") for path in (config_dir() / group).glob("*.yaml")}
+    assert named == chosen - {"none"}
+    assert [row[0].strip("`") for row in table("docs/methods.md", "`method=`")[1:]] == list(METHODS)
 
 
 def test_the_parts_of_the_benchmark_are_explained() -> None:

@@ -1,93 +1,33 @@
-"""Claims about tables, and the stages of experiments: what runs, what is skipped, what comes out."""
+"""Experiments: what runs, what is skipped, what comes out, and that their page tells it."""
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lsap.errors import BadValue, MissingFile
+from lsap import reproduce as verb
+from lsap.cli import composed
+from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.figures import Curves, Evaluated, Strips, figure_of, principal, save_figure
-from lsap.reproduction import CheaperThan, Less, Measured, Plateau, Table, claim_of, read_experiment
+from lsap.reproduce import Done, common, evaluation, reproduce, run
+from lsap.reproduction import Measured, Member, claim_of, read_experiment
 from lsap.reproduction.results import published, values_of
 from lsap.reproduction.stages import Stage, written
+from lsap.sweeps import members_of
+from test_docs import commands
+from test_docs import table as table_of
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 FOLDERS = sorted(path.parent for path in EXPERIMENTS.glob("*/experiment.yaml"))
-
-
-def table(seeds: int = 3, images: int = 200, **means: float) -> Table:
-    """Measure `mse` of methods whose images are hard or easy for all of them alike."""
-    rng = np.random.default_rng(0)
-    hardness = rng.uniform(0.5, 1.5, (1, images))
-    noise = {name: rng.normal(0, 0.02, (seeds, images)) for name in means}
-    return Table([Measured(name, "mse", mean * hardness + noise[name]) for name, mean in means.items()])
-
-
-def test_a_difference_far_beyond_the_noise_holds_or_does_not() -> None:
-    found = table(a=1.0, b=1.2)
-    assert Less("", "mse", "a", "b").check(found).verdict == "holds"
-    assert Less("", "mse", "b", "a").check(found).verdict == "does not hold"
-
-
-def test_the_interval_is_that_of_pairs() -> None:
-    """Images differ by a factor of three, methods by a hundredth: only in pairs can that be seen."""
-    finding = Less("", "mse", "a", "b").check(table(a=1.0, b=1.01))
-    assert finding.verdict == "holds"
-    assert finding.high - finding.low < 0.01
-
-
-def test_what_lies_within_the_noise_stays_open() -> None:
-    finding = Less("", "mse", "a", "b").check(table(seeds=2, images=20, a=1.0, b=1.001))
-    assert finding.verdict == "open"
-    assert finding.low < 0 < finding.high
-
-
-def test_a_margin_moves_what_is_wanted() -> None:
-    found = table(a=1.0, b=1.2)
-    assert Less("", "mse", "a", "b", by=0.1).check(found).verdict == "holds"
-    assert Less("", "mse", "a", "b", by=0.3).check(found).verdict == "does not hold"
-    assert Less("", "mse", "b", "a", by=-0.25).check(found).verdict == "holds"
-
-
-def test_a_plateau_is_flat_beside_the_step_before_it() -> None:
-    found = table(none=1.0, little=0.5, much=0.48, most=0.2)
-    assert Plateau("", "mse", "none", "little", "much").check(found).verdict == "holds"
-    assert Plateau("", "mse", "none", "little", "most").check(found).verdict == "does not hold"
-
-
-def test_gain_and_cost_are_compared_as_shares() -> None:
-    rng = np.random.default_rng(1)
-    rows = {("plain", "nscd"): 0.02, ("aligned", "nscd"): 0.01, ("plain", "mse"): 0.04, ("aligned", "mse"): 0.05}
-    found = Table([Measured(*key, mean + rng.normal(0, mean / 50, (3, 100))) for key, mean in rows.items()])
-    finding = CheaperThan("", "nscd", "mse", "plain", "aligned").check(found)
-    assert finding.verdict == "holds"
-    assert finding.value == pytest.approx(0.25, abs=0.02)  # 50 % less NSCD, 25 % more MSE
-
-
-def test_seeds_count_as_much_as_images() -> None:
-    """Two seeds that disagree leave a claim open, however many images there are."""
-    b = np.ones((2, 5000))
-    a = b * np.array([[0.9], [1.08]])
-    assert Less("", "mse", "a", "b").check(Table([Measured("a", "mse", a), Measured("b", "mse", b)])).verdict == "open"
-
-
-def test_measures_of_whole_sets_are_compared_too() -> None:
-    found = Table([Measured("a", "lec", np.array([[1.0], [1.1]])), Measured("b", "lec", np.array([[2.0], [2.2]]))])
-    assert Less("", "lec", "a", "b").check(found).verdict == "holds"
-
-
-def test_claims_about_what_was_not_run_are_refused() -> None:
-    with pytest.raises(BadValue, match="'c', which was not run"):
-        Less("", "mse", "c", "a").check(table(a=1.0))
-    with pytest.raises(BadValue, match="a has no 'msee'; did you mean 'mse'"):
-        Less("", "msee", "a", "a").check(table(a=1.0))
-    uneven = Table([Measured("a", "mse", np.ones((1, 5))), Measured("b", "mse", np.ones((1, 6)))])
-    with pytest.raises(BadValue, match="not run on the same images"):
-        Less("", "mse", "a", "b").check(uneven)
 
 
 def test_a_stage_is_all_combinations_in_order() -> None:
@@ -151,6 +91,173 @@ def test_claims_and_published_rows_speak_of_rows_that_are_run(folder: Path) -> N
                 assert set(figure.methods or rows) <= rows
         assert experiment.claims or experiment.figures, "something is shown"
         assert set(experiment.gain) | set(experiment.gain.values()) <= rows
+
+
+# ---- commands
+
+
+def test_a_refinements_training_is_not_that_of_an_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trained = []
+
+    def network(config: Any) -> Path:
+        trained.append((config.refinement.name, config.outputs))
+        return tmp_path
+
+    monkeypatch.setattr("lsap.train.train_refinement", network)
+    done = run([Member("train", {"refinement": "sam"}, known_as="sam")], "elsewhere")
+    assert trained == [("sam", "elsewhere")]
+    assert done.folders == {0: {"sam": tmp_path}}
+
+
+def test_commands_that_fail_are_named_and_the_others_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    begun = []
+
+    def train(config: Any) -> Path:
+        begun.append(config.seed)
+        if config.seed == 1:
+            raise BadValue("the disk is full")
+        return tmp_path
+
+    monkeypatch.setattr(verb, "VERBS", {"train": train})
+    done = run([Member("train", {"seed": seed}) for seed in range(3)], "outputs")
+    assert begun == [0, 1, 2]
+    assert done.failed == {"python -m lsap.train seed=1": "the disk is full"}
+    assert len(done.seconds) == 2
+
+
+def test_an_experiment_with_failed_commands_ends_with_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(config: Any) -> Path:
+        raise BadValue("no weights")
+
+    monkeypatch.setattr(verb, "VERBS", {"train": train, "invert": train})
+    with pytest.raises(StoppedRun, match=r"(?s)4 of 4 commands failed.*lsap.invert embedding=lsap_e .*no weights"):
+        reproduce(composed("reproduce", ["experiment=table2_domains"]))
+
+
+def test_all_commands_log_in_a_group_that_is_called_as_the_experiment_is(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["experiment=table4_lambda", "logger=wandb", "logger.project=inversion", "logger.tags=[a,b]", "dry=true"]
+    reproduce(composed("reproduce", settings))
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert (len(lines), sum("logger.group=table4_lambda" in line for line in lines)) == (36, 36)
+    for line in (lines[0], lines[-1]):
+        overrides = shlex.split(line)[3:]
+        config = composed(line.split()[2].removeprefix("lsap."), overrides)
+        assert (config.logger.name, config.logger.group) == ("wandb", "table4_lambda")
+        assert (config.logger.project, list(config.logger.tags)) == ("inversion", ["a", "b"])
+    reproduce(composed("reproduce", [*settings, "logger.group=mine"]))
+    assert capsys.readouterr().out.count("logger.group=mine") == 36
+    reproduce(composed("reproduce", ["experiment=table4_lambda", "dry=true"]))
+    assert "logger" not in capsys.readouterr().out
+
+
+def test_further_settings_go_into_every_command_and_their_lists_are_swept(capsys: pytest.CaptureFixture[str]) -> None:
+    more = "with={lambda_nscd: [0, 0.5], seed: 0, trainer.precision: bf16-mixed}"
+    reproduce(composed("reproduce", ["experiment=table4_lambda", "dry=true", more]))
+    settings = "seed=0 domain=demo trainer.precision=bf16-mixed"
+    assert capsys.readouterr().out.splitlines() == [
+        f"python -m lsap.{called} embedding=lsap_e lambda_nscd={weight} {settings}"
+        for called in ("train", "invert")
+        for weight in ("0", "0.5")
+    ]
+
+
+def test_the_evaluation_logs_there_too_and_finds_folders_by_name(tmp_path: Path) -> None:
+    config = composed("reproduce", ["experiment=sec56_nscd", "logger=wandb", "weights=mine"])
+    experiment = read_experiment(EXPERIMENTS / "sec56_nscd")
+    assert common(config, experiment) == {"weights": "mine", "logger": "wandb", "logger.group": "sec56_nscd"}
+    done = Done()
+    done.runs[0] = {"e4e": tmp_path / "a=1,b=2"}
+    with pytest.raises(BadValue, match="speaks of 'e4e', but of seed 0 there are none"):
+        evaluation(config, experiment, done, 0)
+    done.folders[0]["e4e"] = tmp_path / "lr=1,seed=0"
+    found = evaluation(config, experiment, done, 0)
+    assert found.discriminator == f"{tmp_path}/lr=1,seed=0/checkpoints/last.ckpt"
+    assert (found.matched, found.effect, found.weights, found.logger.group) == ("image", 1.0, "mine", "sec56_nscd")
+    assert dict(found.runs) == {"e4e": str(tmp_path / "a=1,b=2")}
+
+
+def meant(verb_: str, overrides: list[str]) -> tuple[str, frozenset[tuple[str, str]]]:
+    """A command without what only repeats a default."""
+    usual = {"embedding": "lsap_e", "seed": "0", "refinement": "none", "lambda_nscd": "0.5"}
+    settings = dict(override.split("=", 1) for override in overrides)
+    if "lambda_nscd" in settings:
+        settings["lambda_nscd"] = f"{float(settings['lambda_nscd']):g}"
+    return verb_, frozenset(item for item in settings.items() if usual.get(item[0]) != item[1])
+
+
+def test_the_page_has_every_command_of_the_tables_on_photographs() -> None:
+    told = set()
+    for page, called, arguments in commands():
+        if page == "reproduce.md" and called in ("train", "invert") and "…" not in arguments:
+            words = shlex.split(arguments, comments=True)
+            swept = [w for w in words if w != "-m" and not w.startswith("hydra")]
+            fixed = [w for w in swept if "," not in w]
+            members = members_of(swept) if "-m" in words else [" ".join(swept)]
+            told |= {meant(called, [*fixed, *(w for w in each.split() if w not in fixed)]) for each in members}
+    for name in ("table1_fidelity", "table2_domains", "table3_editability", "table4_lambda"):
+        experiment = read_experiment(EXPERIMENTS / name)
+        for domain in set(experiment.domains) - {"demo"}:
+            for member in experiment.members(domain, {}):
+                assert meant(member.verb, member.overrides) in told, f"docs/reproduce.md lacks {member}"
+
+
+def test_the_hours_are_steps_over_rates_and_the_steps_those_of_the_settings() -> None:
+    def product(cell: str) -> float:
+        return float(np.prod([float(number) for number in cell.split(" × ")]))
+
+    steps = {}
+    for what, count, rate, hours in table_of("docs/reproduce.md", "what")[1:]:
+        steps[re.split(r"[:,]", what)[0]] = [float(number) for number in count.split(" × ")]
+        assert float(hours) == float(f"{product(count) / float(rate) / 3600:.{2 if float(hours) >= 10 else 1}g}"), what
+    face = composed("train", ["domain=face"])
+    assert steps["psp"] == [face.max_steps]
+    restyle = composed("train", ["domain=face", "embedding=restyle_lsap"])
+    assert steps["restyle_e4e"] == [restyle.max_steps, restyle.iterations]
+    assert steps["hfgi over one encoder"] == [
+        composed("train", ["domain=face", "refinement=hfgi"]).refinement.training.max_steps
+    ]
+    sam = composed("invert", ["domain=face", "refinement=sam"]).refinement
+    examples = sam.training.examples
+    assert (steps["sam"], examples.images, examples.steps) == ([sam.training.max_steps], 2000, 501)
+    assert examples.feature_steps is None, "as many as in W+"
+    images = face.data.published.test[0].count
+    assert steps["one row by optimisation"] == [images, composed("invert", ["embedding=lsap_o_w"]).steps]
+    assert steps["one row refined by sam"] == [images, sam.steps]
+    pti = composed("invert", ["domain=face", "refinement=pti"]).refinement
+    assert steps["one row refined by pti"] == [images, pti.steps]
+
+
+# ---- the same again
+
+MINIATURE: Mapping[str, Any] = {
+    "lambda_nscd": [0, 0.5], "seed": 0, "max_steps": 2, "batch_size": 2, "space.samples": 256, "data.train.count": 40,
+    "data.val_images": 4, "data.tests.rich.count": 8, "data.tests.plain.count": 2, "data.tests.far.count": 2,
+    "trainer.accelerator": "cpu",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_second_run_from_an_empty_folder_gives_the_same_table(tmp_path: Path) -> None:
+    found = []
+    for place in ("first", "second"):
+        settings = [
+            f"with={written(dict(MINIATURE))}",
+            f"outputs={tmp_path / place}",
+            f"save_to={tmp_path / place}-table",
+        ]
+        folder = reproduce(composed("reproduce", ["experiment=table4_lambda", *settings]))
+        assert folder is not None
+        found.append(folder)
+    first, second = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in found)
+    assert set(first) == {"demo.csv", "demo.md", "demo.provenance.json", "demo-curves.png"}
+    assert [line.split(",")[0] for line in first["demo.csv"].decode().splitlines()] == ["row", "0", "0.5"]
+    assert first["demo.csv"] == second["demo.csv"]
+    assert first["demo.md"] == second["demo.md"]
+    verdicts = [each["verdict"] for each in json.loads(first["demo.provenance.json"])["claims"]]
+    assert verdicts.count("not tested") == 10, "of twelve claims, two speak of these two weights alone"
+
+
+# ---- experiments
 
 
 def test_an_unknown_experiment_names_those_that_there_are() -> None:

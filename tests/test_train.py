@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
 from conftest import Command
@@ -373,6 +374,25 @@ def test_killed_twice_it_still_ends_the_same(start: Start, unbroken: Start, more
     assert_same_outcome(start(*more).folder, unbroken(*more).folder)
 
 
+def test_under_slurm_a_new_run_does_not_start_from_what_lightning_kept_of_another(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    Path("hpc_ckpt_1.ckpt").write_bytes(b"of another run")
+    asked: list[bool] = []
+
+    class Environment(SLURMEnvironment):
+        def __init__(self, auto_requeue: bool = True) -> None:
+            asked.append(auto_requeue)
+            super().__init__(auto_requeue)
+
+    monkeypatch.setattr("lsap.fitting.SLURMEnvironment", Environment)
+    assert record(start("max_steps=2").folder)["status"] == "finished"
+    assert asked == [False], "Lightning would write more of them"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has used CUDA cannot be forked")
 def test_killed_while_it_measures_it_does_not_train_again(start: Start, unbroken: Start) -> None:
     import lsap.train as verb
@@ -485,6 +505,8 @@ def test_a_corrupt_image_is_named_skipped_and_counted(
         assert said.startswith("007.png cannot be read")
     metrics = json.loads((found.folder / "metrics.json").read_text())
     assert metrics["skipped_images"] == {"train": ["007.png"]}
+    kept = torch.load(found.folder / "checkpoints" / "last.ckpt", weights_only=True)["ImageDataModule"]
+    assert kept == {"skipped": {"train": ["007.png"]}}, "a resumed run would not count it"
 
 
 def test_a_corrupt_image_stops_a_strict_run(start: Start, images: Path, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ mistake is one line and exit code 2; with `debug=true` (and for mistakes of ours
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lsap.errors import BadValue, LsapError, nearest
+from lsap.sweeps import Failed, Sweep
 
 USER_ERROR = 2
 
@@ -71,14 +74,16 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; how an error is shown is decided here
             debug = any(re.fullmatch(r"\+?debug=(true|1)", a, re.IGNORECASE) for a in sys.argv[1:])
             failed: list[Exception] = []
+            Sweep.begun.clear()
             sys.argv[1:] = [literal(argument) for argument in sys.argv[1:]]
 
             def job(config: DictConfig) -> object:
                 try:
+                    import_own(config.imports)
                     return task(config)
                 except Exception as error:
                     if HydraConfig.get().mode == RunMode.MULTIRUN:
-                        raise  # Hydra says which job it was, and goes on with the others
+                        return _member_failed(error, config_name, debug)  # the others go on
                     failed.append(error)
                     return None
 
@@ -87,19 +92,67 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
                 hydra.main(version_base=None, config_path=str(config_dir()), config_name=config_name)(job)()
                 if failed:
                     raise failed[0]
+                _swept(None, config_name, debug)
             except KeyboardInterrupt:
                 print("\nstopped; start the same command again to go on", file=sys.stderr)
                 sys.exit(130)
             except Exception as error:
+                _swept(error, config_name, debug)
                 line = explain(error, config_name)
                 if debug or line is None:
                     raise
                 print(f"error: {line}", file=sys.stderr)
                 sys.exit(USER_ERROR)
+            finally:
+                for sweep in Sweep.begun:
+                    sweep.tidy()
 
         return main
 
     return decorate
+
+
+def import_own(modules: Sequence[str]) -> None:
+    """Import the user's modules that `imports` names, so that what they register is known.
+
+    Raises:
+        BadValue: there is no such module; errors inside of one come out as they are.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise BadValue(
+                f"imports={list(modules)}: there is no module {error.name!r}; put it into the folder where the command "
+                "is given, or install it"
+            ) from error
+
+
+def _member_failed(error: Exception, config_name: str, debug: bool) -> Failed:
+    """Say at once, where the member runs, what was wrong with it."""
+    line = explain(error, config_name)
+    if debug or line is None:
+        traceback.print_exception(error)
+    why = line or f"{type(error).__name__}: {error}, a mistake of lsap's own; its traceback stands where it ran"
+    print(f"error: {why}", file=sys.stderr, flush=True)
+    return Failed(why, ours=line is None)
+
+
+def _swept(error: Exception | None, config_name: str, debug: bool) -> None:
+    """At the end of a sweep, which `error` broke off: name the members that failed, and exit if there are any."""
+    for sweep in Sweep.begun:
+        failures = sweep.failures()
+        if not failures or (error is not None and len(failures) == len(sweep.members)):
+            continue  # none failed; or none began, and the error says why
+        if error is not None:
+            if debug:
+                traceback.print_exception(error)
+            reason = explain(error, config_name) or f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            print(f"the launcher stopped: {reason}", file=sys.stderr)
+        print(f"error: {sweep.told(failures)}", file=sys.stderr)
+        sys.exit(1 if any(each.ours for each in failures.values()) else USER_ERROR)
 
 
 def literal(argument: str) -> str:

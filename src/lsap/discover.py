@@ -33,7 +33,7 @@ from lsap.formats import Codes, Direction, read_codes, save_directions, write_co
 from lsap.runs import write_json, write_text
 from lsap.seeds import derive
 
-METHODS = ("slope", "interfacegan", "ganspace", "sefa")  # each has its settings under its name
+METHODS = ("slope", "interfacegan", "ganspace", "sefa")  # ours; each has its settings under its name
 CHUNK = 64  # samples drawn at once
 
 
@@ -49,15 +49,13 @@ def discover(config: DictConfig) -> list[Path]:
     for name in ("samples", "measured_on", "shown", "steps", *(["draw"] if config.draw is not None else [])):
         positive(name, config[name])
     check_seed(config.seed)
-    if config.method not in METHODS:
-        raise BadValue(f"method={config.method}: {nearest(str(config.method), METHODS)}")
+    method = _method(config)
     needs = [need for need in config.domain.needs if need.key == "generator.checkpoint"]
     refuse_missing(f"domain={config.domain.name}", config, needs)
     parts = InversionParts(config, device_of(config.accelerator))
     folder = Path(config.save_to or Path(config.outputs) / config.domain.name / "directions")
     if config.draw is not None:
         return [_draw(config, parts, folder / "samples")]
-    method: Discovery = instantiate(config[config.method], _convert_="all")
     reader = domain_reader(config, parts)
     samples = _samples(config, parts, reader, method.supervised)
     found = method.find(parts.generator, samples)
@@ -68,6 +66,20 @@ def discover(config: DictConfig) -> list[Path]:
     if config.probe:
         _probe(config, parts, samples, folder)
     return _kept(config, parts, reader, found, folder)
+
+
+def _method(config: DictConfig) -> Discovery:
+    """The method that is asked for, one of ours or of a YAML of the user's, built from the settings under its name.
+
+    Raises:
+        BadValue: there is none of this name.
+    """
+    node = config.get(str(config.method))
+    found: Any = instantiate(node, _convert_="all") if OmegaConf.is_dict(node) and "_target_" in node else None
+    if not hasattr(found, "find"):
+        raise BadValue(f"method={config.method}: {nearest(str(config.method), METHODS)}")
+    method: Discovery = found
+    return method
 
 
 # ---- samples

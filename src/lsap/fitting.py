@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from lsap.assembly import global_rank, process_count
 from lsap.data import ImageDataModule
@@ -89,7 +90,7 @@ def fit(
             val_check_interval=validate_every * accumulate if data.val_indices else None, check_val_every_n_epoch=None,
             limit_val_batches=1.0 if data.val_indices else 0, num_sanity_val_steps=0,
             log_every_n_steps=log_every, use_distributed_sampler=False, enable_progress_bar=False,
-            enable_model_summary=False, plugins=[AtomicCheckpoints()],
+            enable_model_summary=False, default_root_dir=folder.path, plugins=[AtomicCheckpoints(), *_scheduler()],
         )  # fmt: skip
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
@@ -111,6 +112,15 @@ class Recorder(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             self.folder.update(trainer.global_step)
+
+
+def _scheduler() -> list[SLURMEnvironment]:
+    """Under SLURM: that Lightning keeps no checkpoints of its own (`hpc_ckpt_*`) when a job is to be requeued.
+
+    It would prefer them to nothing in a fresh run, whichever run they are of; `last.ckpt` is there anyway.
+    """
+    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if slurm else []
 
 
 def _dashboards(config: DictConfig, folder: RunFolder) -> list[Logger]:

@@ -68,7 +68,10 @@ def renderer(key: str, settings: Mapping[str, Any], generator: Generator) -> Ren
         BadValue: a key that is not registered, or settings that its class does not take.
     """
     if key not in RENDERERS:
-        raise BadValue(f"there is no renderer {key!r} here; {nearest(key, RENDERERS)}. The file is of a newer lsap")
+        raise BadValue(
+            f"there is no renderer {key!r} here; {nearest(key, RENDERERS)}. If it is of a method of your own, name "
+            "the module that registers it: imports=[…]; else the file is of a newer lsap"
+        )
     try:
         return RENDERERS[key](generator, **settings)
     except TypeError as error:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lsap.assembly import plain
 from lsap.cli import command, composed, config_dir, searchpath
@@ -24,11 +24,11 @@ from lsap.errors import BadValue, LsapError, StoppedRun
 from lsap.evaluate import evaluate
 from lsap.figures import Evaluated, Figure, figure_of, save_figure
 from lsap.invert import invert
-from lsap.reproduction import Experiment, Finding, Member, Table, claim_of, read_experiment
+from lsap.reproduction import Experiment, Finding, Member, Table, claim_of, judged, read_experiment
 from lsap.reproduction.results import measured, published, results_table, values_of
 from lsap.reproduction.stages import written
 from lsap.runs import manifest, write_json, write_text
-from lsap.train import train
+from lsap.train import run as train  # an encoder, or a refinement's own network
 
 VERBS: Mapping[str, Callable[[DictConfig], Any]] = {"train": train, "invert": invert}
 
@@ -39,11 +39,13 @@ class Done:
 
     Attributes:
         runs: seed → row → folder of its inversions.
+        folders: seed → what settings of the evaluation call a member → its folder.
         seconds: command → time that it took now; a second or two where it was finished before.
         failed: command → why.
     """
 
     runs: dict[int, dict[str, Path]] = field(default_factory=lambda: defaultdict(dict))
+    folders: dict[int, dict[str, Path]] = field(default_factory=lambda: defaultdict(dict))
     seconds: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -61,7 +63,8 @@ def reproduce(config: DictConfig) -> Path | None:
     if config.experiment is None:
         raise BadValue(f"experiment is not set: name one of {', '.join(known_experiments())}")
     experiment = read_experiment(folder_of(config.experiment))
-    members = experiment.members(config.domain.name, plain(config["with"]))
+    more = common(config, experiment) | (plain(config["with"]) or {})
+    members = experiment.members(config.domain.name, more)
     if config.dry:
         print("\n".join(map(str, members)))
         return None
@@ -74,13 +77,13 @@ def reproduce(config: DictConfig) -> Path | None:
             f"{len(done.failed)} of {len(members)} commands failed; the others are done and stay. Started again, only "
             f"these are run:\n{told}"
         )
-    evaluations = {seed: evaluate(evaluation(config, experiment, runs)) for seed, runs in done.runs.items()}
+    evaluations = {seed: evaluate(evaluation(config, experiment, done, seed)) for seed in done.runs}
     values = values_of(evaluations, list(dict.fromkeys(row for runs in done.runs.values() for row in runs)))
-    findings = [claim.check(Table(values)) for claim in claims]
+    findings = [judged(claim, Table(values)) for claim in claims]
     folder = Path(config.save_to or f"{config.outputs}/{config.domain.name}/experiments/{experiment.folder.name}")
+    write(folder, config, experiment, done, measured(values, experiment), findings)
     if figures:
         draw(folder, config, figures, Evaluated(contest_of(config, experiment, done), values))
-    write(folder, config, experiment, done, measured(values, experiment), findings)
     return folder
 
 
@@ -98,24 +101,48 @@ def run(members: Sequence[Member], outputs: str) -> Done:
             print(f"failed: {error}", file=sys.stderr)
             continue
         done.seconds[str(member)] = round(time.perf_counter() - began, 1)
+        folder = found if isinstance(found, Path) else found.folder
         if member.row is not None:
-            done.runs[member.seed][member.row] = found.folder
+            done.runs[member.seed][member.row] = folder
+        if member.known_as is not None:
+            done.folders[member.seed][member.known_as] = folder
     return done
 
 
-def evaluation(config: DictConfig, experiment: Experiment, runs: Mapping[str, Path]) -> DictConfig:
-    """The evaluation of one seed's runs, named by their rows."""
-    domain = config.domain.name
-    own = experiment.settings.get(domain, {}).get("evaluate", {})
-    settings = {"domain": domain, "outputs": config.outputs, **own}
+def common(config: DictConfig, experiment: Experiment) -> dict[str, Any]:
+    """What all commands get: where weights lie, and where to log, in one group that is called as the experiment is."""
+    usual = composed("reproduce", [f"logger={config.logger.name}"], searchpath())
+    found: dict[str, Any] = {} if config.weights == usual.weights else {"weights": config.weights}
+    if config.logger.name == "csv":
+        return found
+    own = {key: value for key, value in plain(config.logger).items() if value != usual.logger[key]}
+    own["group"] = config.logger.group or experiment.folder.name
+    return found | {"logger": config.logger.name} | {f"logger.{key}": written(value) for key, value in own.items()}
+
+
+def evaluation(config: DictConfig, experiment: Experiment, done: Done, seed: int) -> DictConfig:
+    """The evaluation of one seed's runs, named by their rows; domain, weights and images are those of the runs.
+
+    Raises:
+        BadValue: a setting names a folder that no member of this seed is known as.
+    """
+    own = dict(experiment.settings.get(config.domain.name, {}).get("evaluate", {}))
+    folders = {name: own.pop(name) for name, value in list(own.items()) if isinstance(value, str) and "{" in value}
+    settings = {"outputs": config.outputs} | common(config, experiment) | own
     whole = composed("evaluate", [f"{name}={written(value)}" for name, value in settings.items()], searchpath())
-    whole.runs = {row: str(path) for row, path in runs.items()}
+    for name, text in folders.items():
+        try:
+            OmegaConf.update(whole, name, text.format(**done.folders[seed]))
+        except KeyError as error:
+            known = ", ".join(done.folders[seed]) or "none"
+            raise BadValue(f"{name}={text!r} speaks of {error}, but of seed {seed} there are {known}") from error
+    whole.runs = {row: str(path) for row, path in done.runs[seed].items()}
     return whole
 
 
 def contest_of(config: DictConfig, experiment: Experiment, done: Done) -> Contest:
     """The methods of the first seed, as they were evaluated."""
-    return Contest.of(completed(evaluation(config, experiment, done.runs[min(done.runs)])))
+    return Contest.of(completed(evaluation(config, experiment, done, min(done.runs))))
 
 
 def draw(folder: Path, config: DictConfig, figures: Sequence[Figure], found: Evaluated) -> None:
@@ -131,14 +158,13 @@ def write(
     domain = config.domain.name
     write_text(folder / f"{domain}.csv", ours.csv())
     beside = results_table(ours, published(experiment), experiment)
-    claims = "".join(
-        f"- **{f.verdict}**: {f.says}: {f.value:.3g} [{f.low:.3g}, {f.high:.3g}], {f.wanted}\n" for f in findings
-    )
+    claims = "".join(f"- **{finding.verdict}**: {finding.told}\n" for finding in findings)
     write_text(folder / f"{domain}.md", f"# {experiment.title}, domain={domain}\n\n{beside}\n## Claims\n\n{claims}")
     write_json(
         folder / f"{domain}.provenance.json",
         {
             "command": f"python -m lsap.reproduce experiment={experiment.folder.name} domain={domain}",
+            "with": plain(config["with"]),
             "commands": done.seconds,
             "seeds": sorted(done.runs),
             "claims": [asdict(finding) for finding in findings],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 from typing import Any, TypedDict
 
@@ -44,6 +44,11 @@ class Unreadable:
     @property
     def names(self) -> list[str]:
         return [self.source.names[index] for index in self.flags.nonzero().flatten().tolist()]
+
+    def recall(self, names: Collection[str]) -> None:
+        """Take over what an earlier process found broken; names that the source does not have are left out."""
+        known = set(names)
+        self.flags |= torch.tensor([name in known for name in self.source.names])
 
     def add(self, error: UnreadableImage) -> None:
         """Remember a broken image and, the first time, tell the user."""

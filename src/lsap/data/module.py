@@ -73,6 +73,15 @@ class ImageDataModule(LightningDataModule):
         """Names of the images that could not be read so far, by source: `train`, `test/<name>`."""
         return {key: broken.names for key, broken in self.unreadable.items() if broken.names}
 
+    def state_dict(self) -> dict[str, dict[str, list[str]]]:
+        """What a checkpoint keeps of the data: the images skipped so far, so that a resumed run counts them too."""
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, dict[str, list[str]]]) -> None:
+        for key, names in state_dict["skipped"].items():
+            if key in self.unreadable:
+                self.unreadable[key].recall(names)
+
     def train_dataloader(self) -> ImageLoader:
         batches = TrainingBatches(self.order, self.batches_seen, *self.processes())
         return ImageLoader(TrainingImages(self.train, self.order, self.unreadable["train"]), batches, self.num_workers)

@@ -1,6 +1,20 @@
 """The paper's tables as experiments: stages that run only what is missing, and claims that are put to the test."""
 
-from lsap.reproduction.claims import CheaperThan, Claim, Finding, Less, Measured, Plateau, Table, chosen, claim_of
+from lsap.reproduction.claims import (
+    CheaperThan,
+    Claim,
+    Finding,
+    Less,
+    Measured,
+    NotMeasured,
+    Plateau,
+    RanksAcross,
+    RanksWithin,
+    Table,
+    chosen,
+    claim_of,
+    judged,
+)
 from lsap.reproduction.stages import Experiment, Member, read_experiment
 
 __all__ = [
@@ -11,9 +25,13 @@ __all__ = [
     "Less",
     "Measured",
     "Member",
+    "NotMeasured",
     "Plateau",
+    "RanksAcross",
+    "RanksWithin",
     "Table",
     "chosen",
     "claim_of",
+    "judged",
     "read_experiment",
 ]

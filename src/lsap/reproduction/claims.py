@@ -7,29 +7,40 @@ pairs: what one image or one training is harder than another cancels out.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from lsap.errors import BadValue, nearest
 
 Values = NDArray[np.float64]
 T = TypeVar("T")
-Verdict = Literal["holds", "does not hold", "open"]
+Verdict = Literal["holds", "does not hold", "open", "not tested"]
 DRAWS = 2000  # of the bootstrap
+RANKED = 500  # the same for ranks, which take longer; an interval needs no more
 LEVEL = 0.95
+
+
+class NotMeasured(BadValue):
+    """A claim needs a number that nobody measured."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measure of one method: values [S, N] of S seeds and N images; a measure of whole sets has N = 1."""
+    """One measure of one method: values [S, N] of S seeds and N images; a measure of whole sets has N = 1.
+
+    names: of the images; without them, values of equal number are taken to be of the same images.
+    """
 
     method: str
     measure: str
     values: Values
+    names: Sequence[str] = ()
 
     @property
     def mean(self) -> float:
@@ -43,20 +54,26 @@ class Finding:
 
     Attributes:
         says: the claim, in words.
-        verdict: "open" where the interval has both answers in it.
-        value, low, high: the claim's number (see its class) and its 95 % interval.
-        wanted: what the number should be.
+        verdict: "open" where the interval has both answers in it, "not tested" where a number is missing.
+        value, low, high: the claim's number (see its class) and its 95 % interval; None where it was not tested.
+        wanted: what the number should be, or which one is missing.
     """
 
     says: str
     verdict: Verdict
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
     wanted: str
 
+    @property
+    def told(self) -> str:
+        """The claim and its numbers, without the verdict."""
+        numbers = "" if self.value is None else f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}], "
+        return f"{self.says}: {numbers}{self.wanted}"
+
     def __str__(self) -> str:
-        return f"{self.verdict:13}  {self.says}: {self.value:.3g} [{self.low:.3g}, {self.high:.3g}], {self.wanted}"
+        return f"{self.verdict:13}  {self.told}"
 
 
 class Table:
@@ -70,13 +87,14 @@ class Table:
         self.measured = {(each.method, each.measure): each for each in measured}
 
     def __call__(self, method: str, measure: str) -> Measured:
-        """What was measured; raises BadValue where it was not, with what there is."""
+        """What was measured; raises NotMeasured where it was not, with what there is."""
         found = self.measured.get((method, measure))
         if found is None:
             methods, measures = ({key[side] for key in self.measured} for side in (0, 1))
             if method not in methods:
-                raise BadValue(f"a claim speaks of {method!r}, which was not run; {nearest(method, sorted(methods))}")
-            raise BadValue(f"{method} has no {measure!r}; {nearest(measure, sorted(measures))}")
+                known = nearest(method, sorted(methods))
+                raise NotMeasured(f"a claim speaks of {method!r}, which was not run; {known}")
+            raise NotMeasured(f"{method} has no {measure!r}; {nearest(measure, sorted(measures))}")
         return found
 
 
@@ -89,6 +107,7 @@ class Claim(abc.ABC):
     """
 
     wanted: str
+    draws: ClassVar[int] = DRAWS
 
     def __init__(self, says: str, seed: int = 0) -> None:
         self.says, self.seed = says, seed
@@ -98,18 +117,23 @@ class Claim(abc.ABC):
         """The pairs of method and measure that it looks at."""
 
     @abc.abstractmethod
-    def number(self, means: Sequence[float]) -> float:
-        """What decides it, of the means of what it needs."""
+    def number(self, values: Sequence[Values]) -> float:
+        """What decides it, of the values [S, N] of what it needs."""
 
     @abc.abstractmethod
     def holds(self, number: float) -> bool:
         """Whether a number is as the statement has it."""
 
     def check(self, table: Table) -> Finding:
-        """Put it to the test; raises BadValue where something was not measured, or not on the same images."""
-        needed = [table(method, measure) for method, measure in self.needs()]
-        value = self.number([each.mean for each in needed])
-        drawn = np.array([self.number(means) for means in resampled([each.values for each in needed], self.seed)])
+        """Put it to the test.
+
+        Raises:
+            NotMeasured: something that it needs is not in the table.
+            BadValue: methods were not run on the same images.
+        """
+        needed = of_common_images([table(method, measure) for method, measure in self.needs()])
+        value = self.number(needed)
+        drawn = np.array([self.number(values) for values in resampled(needed, self.seed, self.draws)])
         low, high = (float(q) for q in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
         ends = {self.holds(low), self.holds(high)}
         verdict: Verdict = "open" if len(ends) == 2 else "holds" if self.holds(value) else "does not hold"
@@ -117,25 +141,36 @@ class Claim(abc.ABC):
 
 
 class Less(Claim):
-    """One method's measure is lower than another's; the number is their difference.
+    """Methods have a lower measure than others; the number is the relative difference of the pair that has least of it.
 
     Args:
         says: the statement.
-        measure: of both.
-        lower, higher: the methods.
+        measure: of all.
+        lower, higher: the methods, one or several on each side; every one of the first against every one of the others.
         by: share of the higher one's mean by which it is lower at least; below 0, by which it may exceed it.
     """
 
-    def __init__(self, says: str, measure: str, lower: str, higher: str, by: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        says: str,
+        measure: str,
+        lower: str | Sequence[str],
+        higher: str | Sequence[str],
+        by: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         super().__init__(says, seed)
-        self.measure, self.lower, self.higher, self.by = measure, lower, higher, by
+        self.lower, self.higher = ([side] if isinstance(side, str) else list(side) for side in (lower, higher))
+        self.measure, self.by = measure, by
         self.wanted = f"below {0.0 - by:.3g}"
 
     def needs(self) -> Sequence[tuple[str, str]]:
-        return [(self.lower, self.measure), (self.higher, self.measure)]
+        return [(method, self.measure) for method in (*self.lower, *self.higher)]
 
-    def number(self, means: Sequence[float]) -> float:
-        return (means[0] - means[1]) / abs(means[1])
+    def number(self, values: Sequence[Values]) -> float:
+        means = [float(each.mean()) for each in values]
+        lower, higher = means[: len(self.lower)], means[len(self.lower) :]
+        return max((low - high) / abs(high) for low, high in itertools.product(lower, higher))
 
     def holds(self, number: float) -> bool:
         return number < -self.by
@@ -163,8 +198,9 @@ class Plateau(Claim):
     def needs(self) -> Sequence[tuple[str, str]]:
         return [(method, self.measure) for method in (self.first, self.begins, self.ends)]
 
-    def number(self, means: Sequence[float]) -> float:
-        return abs(means[2] - means[1]) / abs(means[1] - means[0])
+    def number(self, values: Sequence[Values]) -> float:
+        first, begins, ends = (float(each.mean()) for each in values)
+        return abs(ends - begins) / abs(begins - first)
 
     def holds(self, number: float) -> bool:
         return number < self.share
@@ -190,15 +226,81 @@ class CheaperThan(Claim):
     def needs(self) -> Sequence[tuple[str, str]]:
         return [(method, measure) for measure in (self.gain, self.cost) for method in (self.plain, self.changed)]
 
-    def number(self, means: Sequence[float]) -> float:
-        falls, rises = 1 - means[1] / means[0], means[3] / means[2] - 1
-        return falls - rises
+    def number(self, values: Sequence[Values]) -> float:
+        before, after, cheap, dear = (float(each.mean()) for each in values)
+        return (1 - after / before) - (dear / cheap - 1)
 
     def holds(self, number: float) -> bool:
         return number > 0
 
 
-CLAIMS: Mapping[str, type[Claim]] = {claim.__name__: claim for claim in (Less, Plateau, CheaperThan)}
+class RanksWithin(Claim):
+    """A number known before any edit ranks the images of a method as the outcome of their edits does.
+
+    The number is Spearman's rank correlation over the images of a method, averaged over methods and seeds, less that
+    of a rival where one is named.
+
+    Args:
+        says: the statement.
+        predictor: what is known before.
+        targets: what edits did; their mean is ranked.
+        methods: whose images.
+        rival: another number that is known before.
+    """
+
+    wanted = "above 0"
+    draws = RANKED
+
+    def __init__(
+        self,
+        says: str,
+        predictor: str,
+        targets: Sequence[str],
+        methods: Sequence[str],
+        rival: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(says, seed)
+        self.predictors = [predictor] if rival is None else [predictor, rival]
+        self.targets, self.methods = list(targets), list(methods)
+
+    def needs(self) -> Sequence[tuple[str, str]]:
+        return list(itertools.product(self.methods, (*self.predictors, *self.targets)))
+
+    def number(self, values: Sequence[Values]) -> float:
+        of_methods = np.array(values).reshape(len(self.methods), -1, *values[0].shape)  # [M, measures, S, N]
+        known = len(self.predictors)
+        target = self.sets(of_methods[:, known:].mean(1))
+        own, *rival = (float(_spearman(self.sets(of_methods[:, place]), target).mean()) for place in range(known))
+        return own - sum(rival)
+
+    def sets(self, values: Values) -> Values:
+        """Values [M, S, N] as sets [..., n] each of which is ranked apart."""
+        return values
+
+    def holds(self, number: float) -> bool:
+        return number > 0
+
+
+class RanksAcross(RanksWithin):
+    """The same where the images of all methods are ranked as one set; arguments as for `RanksWithin`."""
+
+    def sets(self, values: Values) -> Values:
+        return values.swapaxes(0, 1).reshape(values.shape[1], -1)
+
+
+def _spearman(x: Values, y: Values) -> Values:
+    """Rank correlation along the last axis; 0 where all values of one are equal, as nothing is ranked then."""
+    x, y = (rankdata(each, axis=-1) for each in (x, y))
+    x, y = (each - each.mean(-1, keepdims=True) for each in (x, y))
+    lengths = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    found: Values = (x * y).sum(-1) / np.where(lengths > 0, lengths, 1.0)
+    return found
+
+
+CLAIMS: Mapping[str, type[Claim]] = {
+    claim.__name__: claim for claim in (Less, Plateau, CheaperThan, RanksWithin, RanksAcross)
+}
 
 
 def claim_of(described: Mapping[str, Any], domain: str, seed: int = 0) -> Claim:
@@ -209,10 +311,21 @@ def claim_of(described: Mapping[str, Any], domain: str, seed: int = 0) -> Claim:
     Raises:
         BadValue: there is no such claim, or it lacks an argument or has one too many.
     """
-    given = {
-        key: value.replace("{domain}", domain) if isinstance(value, str) else value for key, value in described.items()
-    }
-    return chosen("claim", CLAIMS, given, seed=seed)
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list):
+            return [named(each) for each in value]
+        return value.replace("{domain}", domain) if isinstance(value, str) else value
+
+    return chosen("claim", CLAIMS, {key: named(value) for key, value in described.items()}, seed=seed)
+
+
+def judged(claim: Claim, table: Table) -> Finding:
+    """What became of a claim; where a number that it needs is missing, it says which."""
+    try:
+        return claim.check(table)
+    except NotMeasured as error:
+        return Finding(claim.says, "not tested", None, None, None, str(error))
 
 
 def chosen(kind: str, classes: Mapping[str, Callable[..., T]], described: Mapping[str, Any], **more: Any) -> T:
@@ -237,8 +350,24 @@ def chosen(kind: str, classes: Mapping[str, Callable[..., T]], described: Mappin
         raise BadValue(f"{kind} {name}: {error}") from error
 
 
-def resampled(values: Sequence[Values], seed: int) -> Values:
-    """Means [DRAWS, K] of K arrays [S, N] over seeds and images drawn with replacement, the same ones in all of them.
+def of_common_images(measured: Sequence[Measured]) -> list[Values]:
+    """The values of those images that all of them have; raises BadValue where there is none."""
+    named = [each for each in measured if each.names]
+    if not named:
+        return [each.values for each in measured]
+    common = set(named[0].names).intersection(*(each.names for each in named))
+    if not common:
+        raise BadValue(f"a claim compares methods that have no image in common: {', '.join(m.method for m in named)}")
+
+    def shared(one: Measured) -> Values:
+        places = {name: place for place, name in enumerate(one.names)}
+        return one.values[:, [places[name] for name in named[0].names if name in common]] if one.names else one.values
+
+    return [shared(each) for each in measured]
+
+
+def resampled(values: Sequence[Values], seed: int, draws: int) -> Iterator[list[Values]]:
+    """K arrays [S, N] with seeds and images drawn with replacement, the same ones in all of them, so many times.
 
     Raises:
         BadValue: arrays of different images or seeds; those of one seed or of one image are not resampled along it.
@@ -252,11 +381,7 @@ def resampled(values: Sequence[Values], seed: int) -> Values:
             raise BadValue(f"a claim compares methods that were not run on the same {what}: {sorted(lengths)} of them")
         found.append(lengths.pop() if lengths else 1)
     seeds, images = found
-    means = np.empty((DRAWS, len(values)))
-    for draw in range(DRAWS):
+    one = np.zeros(1, int)
+    for _ in range(draws):
         s, n = rng.integers(seeds, size=seeds), rng.integers(images, size=images)
-        for place, array in enumerate(values):
-            rows = s if array.shape[0] > 1 else np.zeros(1, int)
-            columns = n if array.shape[1] > 1 else np.zeros(1, int)
-            means[draw, place] = array[np.ix_(rows, columns)].mean()
-    return means
+        yield [array[np.ix_(s if array.shape[0] > 1 else one, n if array.shape[1] > 1 else one)] for array in values]

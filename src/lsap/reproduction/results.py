@@ -49,8 +49,8 @@ class Results:
 def values_of(evaluations: Mapping[int, Path], rows: Sequence[str]) -> list[Measured]:
     """All measures of all rows, [seeds, images] each, from the folders of one evaluation per seed.
 
-    Measures of single images come from `images.csv`, those of whole sets from `table.csv`. A measure that an image
-    lacks in any row or seed leaves that image out of it.
+    Measures of single images come from `images.csv`, those of whole sets from `table.csv`. An image that lacks a
+    measure in any seed is left out of that measure's row.
 
     Raises:
         BadValue: the seeds have not the same images.
@@ -76,13 +76,14 @@ def values_of(evaluations: Mapping[int, Path], rows: Sequence[str]) -> list[Meas
         raise BadValue(
             "the runs of this experiment are not of the same images; see that no command changed count or split"
         )
-    return [
-        Measured(row, measure, stacked[:, known])
-        for (row, measure), each in found.items()
-        for stacked in [np.stack(each)]
-        for known in [np.isfinite(stacked).all(0)]
-        if known.any()
-    ]
+    values = []
+    for (row, measure), each in found.items():
+        stacked = np.stack(each)
+        known = np.isfinite(stacked).all(0)
+        if known.any():
+            images = [name for name, kept in zip(names[0], known, strict=True) if kept] if measure in of_images else []
+            values.append(Measured(row, measure, stacked[:, known], images))
+    return values
 
 
 def measured(values: Sequence[Measured], experiment: Experiment) -> Results:

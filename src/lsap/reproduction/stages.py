@@ -14,7 +14,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lsap.errors import BadValue, MissingFile, nearest
 
-VERBS = ("train", "invert", "edit")
+VERBS = ("train", "invert")
 FILE = "experiment.yaml"
 
 
@@ -22,14 +22,16 @@ FILE = "experiment.yaml"
 class Member:
     """One command of a sweep.
 
-    verb: "train", "invert", …
+    verb: "train" or "invert".
     settings: what is typed behind it.
     row: of the table that its numbers go into; None where they go nowhere.
+    known_as: what settings of the evaluation may call its folder; None where nobody asks for it.
     """
 
     verb: str
     settings: Mapping[str, Any]
     row: str | None = None
+    known_as: str | None = None
 
     @property
     def seed(self) -> int:
@@ -49,11 +51,13 @@ class Stage:
     """A verb and its settings; a setting with a list is swept, and all combinations run, the last setting fastest.
 
     row: names the row of each member: a text with settings in braces, as in "{embedding} + {refinement}".
+    known_as: names the folder of each member for settings of the evaluation, in the same way.
     """
 
     verb: str
     sweep: Mapping[str, Any]
     row: str | None = None
+    known_as: str | None = None
 
     def members(self, more: Mapping[str, Any]) -> Iterator[Member]:
         """Its commands, with further settings for all of them, which win."""
@@ -61,11 +65,14 @@ class Stage:
         choices = [value if isinstance(value, list) else [value] for value in settings.values()]
         for values in itertools.product(*choices):
             typed = dict(zip(settings, values, strict=True))
-            try:
-                row = None if self.row is None else self.row.format(**typed)
-            except KeyError as error:
-                raise BadValue(f"row={self.row!r} speaks of {error}, which its stage does not set") from error
-            yield Member(self.verb, typed, row)
+            yield Member(self.verb, typed, _filled("row", self.row, typed), _filled("known_as", self.known_as, typed))
+
+
+def _filled(field_name: str, text: str | None, settings: Mapping[str, Any]) -> str | None:
+    try:
+        return None if text is None else text.format(**settings)
+    except KeyError as error:
+        raise BadValue(f"{field_name}={text!r} speaks of {error}, which its stage does not set") from error
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ class Experiment:
     claims: descriptions of `lsap.reproduction.Claim`s, by domain where they differ.
     figures: descriptions of `lsap.figures.Figure`s.
     gain: row → the row whose MSE its own is compared with, for Table 1's Gain column.
-    settings: by domain and verb, what every member gets there.
+    settings: by domain and verb, what every member gets there; of `evaluate`, texts may name folders of members of the
+        same seed in braces, as they are `known_as`.
     """
 
     folder: Path
@@ -123,7 +131,9 @@ def read_experiment(folder: Path) -> Experiment:
         raise MissingFile(f"experiment={folder.name}: there is no {path}; {nearest(folder.name, there)}")
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        stages = [Stage(each["verb"], each["sweep"], each.get("row")) for each in content.pop("stages")]
+        stages = [
+            Stage(each["verb"], each["sweep"], each.get("row"), each.get("known_as")) for each in content.pop("stages")
+        ]
         found = Experiment(folder, stages=stages, **content)
     except (YAMLError, OmegaConfBaseException, TypeError, KeyError, AttributeError) as error:
         raise BadValue(f"{path} is not an experiment: {error}") from error
