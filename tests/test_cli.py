@@ -10,7 +10,7 @@ import torch
 
 from conftest import Command, Outcome
 from lsap import formats
-from lsap.cli import literal
+from lsap.cli import left_to_members, literal
 from lsap.generator import Generator
 
 Photographs = Callable[..., Path]
@@ -181,6 +181,37 @@ def test_a_path_of_our_own_run_folders_needs_no_quotes(refused: Callable[..., st
 )
 def test_other_arguments_are_read_as_typed(argument: str) -> None:
     assert literal(argument) == argument
+
+
+@pytest.mark.parametrize("node", ["optimisation", "view"])
+def test_a_class_that_is_not_there_is_named(command: Command, node: str) -> None:
+    outcome = command("invert", "embedding=lsap_o_w", f"{node}._target_=lsap.nope", "count=1")
+    assert outcome.code == 2
+    assert the_line(outcome).startswith("_target_=lsap.nope: there is no such class")
+
+
+SWEEP = ["-m", "embedding=stylegan2_w,lsap_o_w", "count=2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([*SWEEP, "steps=2"], [*SWEEP, "steps=choice(2)"]),
+        ([*SWEEP, "steps=2,3"], [*SWEEP, "steps=2,3"]),
+        ([*SWEEP, "trainer.devices=1", "domain=demo"], [*SWEEP, "trainer.devices=1", "domain=demo"]),
+        (["-m", "embedding=lsap_o_w", "seed=0,1", "steps=2"], ["-m", "embedding=lsap_o_w", "seed=0,1", "steps=2"]),
+        ([*SWEEP, "++anything=2", "hydra.launcher.n_jobs=2"], [*SWEEP, "++anything=2", "hydra.launcher.n_jobs=2"]),
+    ],
+    ids=["of the choices alone", "swept itself", "of all", "no group is swept", "added, and Hydra's own"],
+)
+def test_settings_of_swept_choices_are_left_to_the_members(arguments: list[str], expected: list[str]) -> None:
+    assert left_to_members(arguments, "invert") == expected
+
+
+def test_a_misspelt_setting_of_swept_choices_is_named(command: Command) -> None:
+    outcome = command("invert", *SWEEP, "stepps=2")
+    assert outcome.code == 2
+    assert "unknown setting 'stepps': did you mean 'steps'" in outcome.err
 
 
 def test_weights_to_start_from_must_fit(refused: Callable[..., str], tmp_path: Path) -> None:

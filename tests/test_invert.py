@@ -9,14 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningModule, Trainer
 from safetensors import safe_open
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from lsap.embedders import InversionParts, check, chosen_images, run_folder, tra
 from lsap.embedding import OptimisationInW, OptimisationInWPlus
 from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.formats import read_codes
-from lsap.invert import Inverted, invert
+from lsap.invert import Clock, Inverted, invert
 from lsap.runs import Store
 from lsap.train import train
 
@@ -448,3 +448,44 @@ def test_batch_files_hold_codes_and_noise_maps(unbroken: Inverted) -> None:
     with safe_open(unbroken.folder / "batches" / "00000.safetensors", "pt") as stored:
         assert {"codes", "state/noise.conv4", "state/noise.conv32"} <= set(stored.keys())
         assert json.loads(stored.metadata()["renderer"]) == {"key": "own_noise", "settings": {}}
+
+
+class Slow(LightningModule):
+    """Takes a fifth of a second for a batch, whatever it is."""
+
+    def predict_step(self, batch: dict[str, Any], _: int = 0) -> None:
+        time.sleep(0.2)
+
+
+class Ticking(Clock):
+    """Keeps what the clock says of every batch."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        self.kept.append(self.times(batch))
+
+
+class Three:
+    """Three batches of one image, each read in a tenth of a second."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for name in "abc":
+            time.sleep(0.1)
+            yield {"names": [name], "reading": 0.1}
+
+
+def test_no_second_is_counted_twice() -> None:
+    clock = Ticking()
+    trainer = Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, callbacks=[clock],
+    )  # fmt: skip
+    began = time.perf_counter()
+    trainer.predict(Slow(), Three())
+    took = time.perf_counter() - began
+    assert 0.89 < sum(each["seconds"] for each in clock.kept) <= took
+    assert [each["images"] for each in clock.kept] == [1, 1, 1]

@@ -7,6 +7,7 @@ mistake is one line and exit code 2; with `debug=true` (and for mistakes of ours
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import sys
@@ -19,7 +20,14 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +37,8 @@ from lsap.errors import BadValue, LsapError, nearest
 from lsap.sweeps import Failed, Sweep
 
 USER_ERROR = 2
+
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it would say what it raises, too
 
 
 def config_dir() -> Path:
@@ -76,6 +86,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
             failed: list[Exception] = []
             Sweep.begun.clear()
             sys.argv[1:] = [literal(argument) for argument in sys.argv[1:]]
+            if {"-m", "--multirun"} & set(sys.argv[1:]):
+                sys.argv[1:] = left_to_members(sys.argv[1:], config_name)
 
             def job(config: DictConfig) -> object:
                 try:
@@ -168,6 +180,35 @@ def literal(argument: str) -> str:
     return f"{key}='{value}'"
 
 
+def left_to_members(arguments: Sequence[str], config_name: str) -> list[str]:
+    """The arguments of a sweep, those made a sweep of one value that only its members can know.
+
+    Before Hydra composes the members it composes what they share, with a group that is swept at its default. Settings
+    of the choices alone, as `steps=` in `embedding=stylegan2_w,lsap_o_w steps=200`, it would refuse there.
+    """
+    groups = {each.name for each in config_dir().iterdir() if each.is_dir()}
+    plain = [each for each in arguments if re.fullmatch(r"\w[\w.]*=.+", each)]
+    keys = {each: each.partition("=")[0] for each in plain}
+    if not any(keys[each] in groups and "," in each for each in plain):
+        return list(arguments)
+    chosen = [each for each in plain if keys[each] in groups and "," not in each]
+    try:
+        known = set(
+            _dotted(cast(Mapping[str, Any], OmegaConf.to_container(composed(config_name, chosen), resolve=False)))
+        )
+    except (HydraException, OmegaConfBaseException):
+        return list(arguments)  # Hydra itself says what is wrong
+    left = [each for each in plain if keys[each] not in known | groups and not keys[each].startswith("hydra.")]
+    return [_alone(each) if each in left else each for each in arguments]
+
+
+def _alone(argument: str) -> str:
+    """`key=value` as a sweep over one value, unless it is one over several already."""
+    override = OverridesParser.create().parse_override(argument)
+    key, _, value = argument.partition("=")
+    return argument if override.is_sweep_override() else f"{key}=choice({value})"
+
+
 def explain(error: BaseException, config_name: str) -> str | None:
     """The one line that a user should read of an error, or None where it is no mistake of theirs."""
     for cause in _chain(error):
@@ -179,6 +220,12 @@ def explain(error: BaseException, config_name: str) -> str | None:
             return f"{group}={choice}: there is no such {group}; {nearest(choice, cause.options or [])}"
         if isinstance(cause, OverrideParseException):
             return f"cannot read {cause.override!r}: write key=value, as in lambda_nscd=0.5"
+        target = re.search(r"Error (?:locating target|loading) '([^']+)'", str(cause))
+        if isinstance(cause, InstantiationException | ImportError) and target:
+            return (
+                f"_target_={target[1]}: there is no such class or function; it is named by module and name, as in "
+                "lsap.refinement.PivotalTuning, and an own module lies in the folder where the command is given"
+            )
         key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", str(cause))
         if isinstance(cause, ConfigCompositionException) and key:
             return _unknown_key(next(filter(None, key.groups())), config_name)
@@ -195,15 +242,21 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _unknown_key(key: str, config_name: str) -> str:
     """Name the nearest keys that the chosen groups do have."""
-    groups = [o for o in sys.argv[1:] if re.match(r"(domain|embedding|target)=[\w/]+$", o)]
+    given = [re.match(r"(domain|embedding|refinement|target)=[\w/]+", argument) for argument in sys.argv[1:]]
+    groups = [choice[0] for choice in given if choice]  # of a sweep, the first
     try:
         config = composed(config_name, groups)
     except (HydraException, OmegaConfBaseException):
         config = composed(config_name)
-    accepted = set(_dotted(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False))))
+    accepted = _accepted(config)
     top = {k.split(".")[0] for k in accepted}
     pool = accepted if "." in key else top | {k for k in accepted if k.rsplit(".", 1)[-1] == key}
     return f"unknown setting {key!r}: {nearest(key, pool)}"
+
+
+def _accepted(config: DictConfig) -> set[str]:
+    """The settings of a configuration, as they are typed."""
+    return set(_dotted(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False))))
 
 
 def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -146,13 +146,15 @@ class Pending:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self.store.pending():
+            began = time.perf_counter()
             names, images, skipped = self.chosen.read(batch.names)
             for name, reason in skipped.items():
                 print(f"{name} cannot be read ({reason}); skipped", file=sys.stderr)
             if images is None:
                 self.store.write(batch, rows_of(batch, {}, skipped, {}), None)
                 continue
-            yield {"image": images, "names": names, "number": batch.number, "skipped": skipped, "began": time.time()}
+            reading = time.perf_counter() - began
+            yield {"image": images, "names": names, "number": batch.number, "skipped": skipped, "reading": reading}
 
 
 class PendingInversions:
@@ -172,7 +174,7 @@ class PendingInversions:
             if not self.before.done(batch):
                 self.store.let_go(batch)
                 continue
-            began = time.time()
+            began = time.perf_counter()
             earlier = {row["name"]: row for row in self.before.rows(batch)}
             skipped = {name: row["skipped"] for name, row in earlier.items() if "skipped" in row}
             failed = {name: row["failed"] for name, row in earlier.items() if "failed" in row}
@@ -185,11 +187,30 @@ class PendingInversions:
             kept = inversion.select([inversion.names.index(name) for name in names])
             yield {
                 "image": images, "names": names, "inversion": kept, "number": batch.number, "skipped": skipped,
-                "failed": failed, "began": began,
+                "failed": failed, "reading": time.perf_counter() - began,
             }  # fmt: skip
 
 
-class Keeper(Callback):
+class Clock(Callback):
+    """Takes the time of every batch: that of reading it, and from when the stage is given it.
+
+    Lightning asks for the next batch before this one is worked on, so the two do not follow one another.
+    """
+
+    began: float
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        self.began = time.perf_counter()
+
+    def times(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What the store keeps of a batch's costs: seconds so far, images, peak memory in MB."""
+        seconds = batch["reading"] + time.perf_counter() - self.began
+        return {"seconds": round(seconds, 3), "images": len(batch["names"]), "peak_memory_mb": peak_memory()}
+
+
+class Keeper(Clock):
     """Measures every batch that a stage has worked on and writes it into the store."""
 
     def __init__(self, parts: RefinementParts, store: Store) -> None:
@@ -211,9 +232,7 @@ class Keeper(Callback):
             print(f"{name}: {reason}; it is left out, the others go on", file=sys.stderr)
         failed = {**batch.get("failed", {}), **found.failed}
         rows = rows_of(planned, measured, batch["skipped"], failed)
-        seconds = round(time.time() - batch["began"], 3)
-        times = {"seconds": seconds, "images": len(batch["names"]), "peak_memory_mb": peak_memory()}
-        self.store.write(planned, rows, found.inversion, drawn, times)
+        self.store.write(planned, rows, found.inversion, drawn, self.times(batch))
 
 
 # ---- results

@@ -7,13 +7,12 @@ first, once, by a store like that of inversions. Started again, all of it goes o
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 
 from lsap.assembly import (
     check_seed,
@@ -32,12 +31,12 @@ from lsap.evaluation.report import training_report
 from lsap.fitting import Course, fit
 from lsap.formats import fingerprint, write_state
 from lsap.inversion import Embedded
-from lsap.invert import work
+from lsap.invert import Clock, work
 from lsap.measuring import rows_of
 from lsap.refinement import RefinementTraining, StoredExamples
 from lsap.refinement_runs import examples_folder, network_class, network_folder
 from lsap.refining import RefinementParts, Stage
-from lsap.runs import RunFolder, Store, manifest, peak_memory, write_json, write_text
+from lsap.runs import RunFolder, Store, manifest, write_json, write_text
 from lsap.runs.dashboard import own_run
 
 # The weights in `training` without which files of these settings take no part.
@@ -163,7 +162,7 @@ def examples(parts: RefinementParts, source: Source) -> Store:
     return store
 
 
-class ExampleKeeper(Callback):
+class ExampleKeeper(Clock):
     """Writes every batch of examples into the store."""
 
     def __init__(self, store: Store) -> None:
@@ -176,9 +175,7 @@ class ExampleKeeper(Callback):
         planned = self.store.batches[batch["number"]]
         notes = {name: dict(note) for name, note in found.notes.items()}
         rows = rows_of(planned, notes, batch["skipped"], found.failed)
-        seconds = round(time.time() - batch["began"], 3)
-        times = {"seconds": seconds, "images": len(batch["names"]), "peak_memory_mb": peak_memory()}
-        self.store.write(planned, rows, found.inversion, None, times)
+        self.store.write(planned, rows, found.inversion, None, self.times(batch))
 
 
 def keep(parts: RefinementParts, module: RefinementTraining, folder: RunFolder, file: Path) -> None:

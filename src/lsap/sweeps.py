@@ -100,7 +100,9 @@ def members_of(arguments: Sequence[str]) -> tuple[str, ...]:
         if one.is_sweep_override():
             if one.value_type not in LISTED:
                 return ()
-            swept[key] = [f"{key}={value}" for value in one.sweep_string_iterator()]
+            values = list(one.sweep_string_iterator())
+            if len(values) > 1:
+                swept[key] = [f"{key}={value}" for value in values]
     if not swept:
         return (" ".join(arguments),)
     return tuple(" ".join(chosen) for chosen in itertools.product(*swept.values()))
