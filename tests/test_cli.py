@@ -197,12 +197,13 @@ SWEEP = ["-m", "embedding=stylegan2_w,lsap_o_w", "count=2"]
     ("arguments", "expected"),
     [
         ([*SWEEP, "steps=2"], [*SWEEP, "steps=choice(2)"]),
+        ([*SWEEP, "patience=null"], [*SWEEP, "patience=choice('null')"]),
         ([*SWEEP, "steps=2,3"], [*SWEEP, "steps=2,3"]),
         ([*SWEEP, "trainer.devices=1", "domain=demo"], [*SWEEP, "trainer.devices=1", "domain=demo"]),
         (["-m", "embedding=lsap_o_w", "seed=0,1", "steps=2"], ["-m", "embedding=lsap_o_w", "seed=0,1", "steps=2"]),
         ([*SWEEP, "++anything=2", "hydra.launcher.n_jobs=2"], [*SWEEP, "++anything=2", "hydra.launcher.n_jobs=2"]),
     ],
-    ids=["of the choices alone", "swept itself", "of all", "no group is swept", "added, and Hydra's own"],
+    ids=["of the choices alone", "nothing", "swept itself", "of all", "no group is swept", "added, and Hydra's own"],
 )
 def test_settings_of_swept_choices_are_left_to_the_members(arguments: list[str], expected: list[str]) -> None:
     assert left_to_members(arguments, "invert") == expected

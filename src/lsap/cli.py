@@ -86,8 +86,6 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
             failed: list[Exception] = []
             Sweep.begun.clear()
             sys.argv[1:] = [literal(argument) for argument in sys.argv[1:]]
-            if {"-m", "--multirun"} & set(sys.argv[1:]):
-                sys.argv[1:] = left_to_members(sys.argv[1:], config_name)
 
             def job(config: DictConfig) -> object:
                 try:
@@ -101,6 +99,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
 
             job.__module__ = f"lsap.{config_name}"  # what Hydra names the program by
             try:
+                if {"-m", "--multirun"} & set(sys.argv[1:]):
+                    sys.argv[1:] = left_to_members(sys.argv[1:], config_name)
                 hydra.main(version_base=None, config_path=str(config_dir()), config_name=config_name)(job)()
                 if failed:
                     raise failed[0]
@@ -193,12 +193,10 @@ def left_to_members(arguments: Sequence[str], config_name: str) -> list[str]:
         return list(arguments)
     chosen = [each for each in plain if keys[each] in groups and "," not in each]
     try:
-        known = set(
-            _dotted(cast(Mapping[str, Any], OmegaConf.to_container(composed(config_name, chosen), resolve=False)))
-        )
+        known = _accepted(composed(config_name, chosen)) | groups
     except (HydraException, OmegaConfBaseException):
         return list(arguments)  # Hydra itself says what is wrong
-    left = [each for each in plain if keys[each] not in known | groups and not keys[each].startswith("hydra.")]
+    left = [each for each in plain if keys[each] not in known and not keys[each].startswith("hydra.")]
     return [_alone(each) if each in left else each for each in arguments]
 
 
@@ -206,7 +204,8 @@ def _alone(argument: str) -> str:
     """`key=value` as a sweep over one value, unless it is one over several already."""
     override = OverridesParser.create().parse_override(argument)
     key, _, value = argument.partition("=")
-    return argument if override.is_sweep_override() else f"{key}=choice({value})"
+    only = "'null'" if value == "null" else value  # Hydra has no choice of nothing, and reads this text as it
+    return argument if override.is_sweep_override() else f"{key}=choice({only})"
 
 
 def explain(error: BaseException, config_name: str) -> str | None:
