@@ -18,6 +18,18 @@ class Colours:
         return 10 * torch.stack([images.mean((1, 2, 3)), red - blue], 1)
 
 
+class Bright(Colours):
+    """The same on images of a brightness of at least `least`; on others nobody can read it."""
+
+    def __init__(self, least: float) -> None:
+        self.least, self.label = least, f"means of pixels from {least} upwards"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images [N, 3, H, W] → [N, 2]; NaN where they are too dark."""
+        found = super().__call__(images)
+        return found.masked_fill(found[:, :1] < self.least, torch.nan)
+
+
 class Averages(nn.Module):
     """A judge whose embedding is the mean colour."""
 

@@ -44,7 +44,7 @@ def settings(own: list[str], *more: str) -> DictConfig:
     """The configuration of the page for a domain of one's own."""
     domain, *others = own
     config = composed("app", [f"source={domain.removeprefix('domain=')}", "steps=2", "samples=3", *more])
-    config.settings = [*others, "lambda_lpips=0", "lambda_id=0"]
+    config.settings = [*others, "lambda_lpips=0", "lambda_l2=1", "lambda_id=0"]
     return config
 
 

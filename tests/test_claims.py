@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -170,8 +172,44 @@ def test_across_methods_their_own_levels_count() -> None:
 
 def test_where_nothing_differs_nothing_is_ranked() -> None:
     same = [Measured("a", measure, np.ones((1, 5))) for measure in ("good", *EDITS)]
-    finding = RanksWithin("", "good", EDITS, ["a"]).check(Table(same))
-    assert (finding.value, finding.verdict) == (0.0, "does not hold")
+    finding = judged(RanksWithin("", "good", EDITS, ["a"]), Table(same))
+    assert (finding.value, finding.verdict) == (None, "not tested")
+    assert "all values of one measure are equal" in finding.wanted
+
+
+def test_a_few_images_are_ranked_though_some_samples_of_them_are_all_one_image() -> None:
+    """Of three images a ninth of the samples is one image three times."""
+    few = [Measured("a", measure, np.array([[1.0, 2.0, 3.0]])) for measure in ("good", *EDITS)]
+    finding = judged(RanksWithin("", "good", EDITS, ["a"]), Table(few))
+    assert (finding.verdict, finding.value, finding.low) == ("holds", pytest.approx(1), pytest.approx(1))
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Less("", "mse", "a", "zero"),
+        Less("", "mse", ["zero", "a"], "zero"),
+        Plateau("", "mse", "a", "a", "zero"),
+        CheaperThan("", "mse", "mse", "zero", "a"),
+    ],
+    ids=lambda claim: type(claim).__name__,
+)
+def test_what_would_divide_by_nothing_is_not_tested_and_stays_valid_json(claim: Claim) -> None:
+    found = Table([Measured("a", "mse", np.ones((1, 3))), Measured("zero", "mse", np.zeros((1, 3)))])
+    finding = judged(claim, found)
+    assert (finding.verdict, finding.value, finding.low, finding.high) == ("not tested", None, None, None)
+    assert "divides by is 0" in finding.wanted
+    assert json.loads(json.dumps(asdict(finding), allow_nan=False))["verdict"] == "not tested"
+
+
+def test_an_interval_that_has_no_end_is_not_told() -> None:
+    """One image of two has an error: half of the samples have none, and no number."""
+    rows = {"a": [0.0, 1.0], "b": [0.0, 1.5]}
+    found = Table([Measured(name, "mse", np.array([row])) for name, row in rows.items()])
+    assert judged(Less("", "mse", "a", "b"), found).verdict == "holds", "samples without a number take no part"
+    rows = {"a": [1.0, 1.0], "b": [0.0, 3.0]}
+    found = Table([Measured(name, "mse", np.array([row])) for name, row in rows.items()])
+    assert judged(Less("", "mse", "a", "b"), found).verdict == "not tested", "a quarter of the samples is infinite"
 
 
 # ---- what the paper itself prints

@@ -75,7 +75,38 @@ WRONG: list[tuple[list[str], str]] = [
     (["max_steps=abc"], "max_steps=abc: max_steps is a whole number of at least 1"),
     (["max_steps=true"], "max_steps=True: max_steps is a whole number of at least 1"),
     (["seed=-1"], "seed=-1: seed is a whole number from 0 upwards"),
-    (["stages.start=-1", "space.samples=16"], "stages.start=-1: a number of batches or, below 1, a fraction"),
+    (["stages.start=-1", "space.samples=16"], "stages.start=-1: a number of steps from 0 upwards or, below 1"),
+    (["stages.start=late", "space.samples=16"], "stages.start=late: a number of steps from 0 upwards or, below 1"),
+    (["view.size=wide"], "view (lsap.generator.view.View) does not take these settings: '<' not supported between"),
+    (
+        ["+encoder.depth=3", "space.samples=16"],
+        "encoder (lsap.embedding.encoders.SmallPyramidEncoder) does not take these",
+    ),
+    (["embedding=e4e", "adversary.lr=slow", "space.samples=16"], "adversary.lr=slow: lr is a number above 0"),
+    (
+        [*(f"lambda_{name}=0" for name in ("l2", "lpips", "id", "delta", "nscd")), "space.samples=16"],
+        "nothing to minimise",
+    ),
+    (["trainer.devices=0"], "trainer.devices=0: auto, a number of processes from 1 upwards"),
+    (["trainer.devices=2.5"], "trainer.devices=2.5: auto, a number of processes from 1 upwards"),
+    (["trainer.devices=two"], "trainer.devices=two: auto, a number of processes from 1 upwards"),
+    (["trainer.num_nodes=0"], "trainer.num_nodes=0: trainer.num_nodes is a whole number of at least 1"),
+    (["trainer.precision=bf16-mixd"], "trainer.precision=bf16-mixd: did you mean 'bf16-mixed'"),
+    (
+        ["trainer.accelerator=mps"],
+        "trainer.accelerator=mps: accepted: auto, cpu, cuda, gpu",
+    ),
+    (
+        ["trainer.accumulate_grad_batches=0"],
+        "trainer.accumulate_grad_batches=0: trainer.accumulate_grad_batches is a whole",
+    ),
+    (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1: a length above 0, or null to clip nothing"),
+    (
+        ["trainer.val_check_interval=often"],
+        "trainer.val_check_interval=often: a share of max_steps, above 0 and at most 1",
+    ),
+    (["trainer.save_every=500"], "trainer.save_every=500: a share of max_steps, above 0 and at most 1"),
+    (["trainer.recompute=maybe"], "trainer.recompute=maybe: true or false"),
     (["space.samples=0"], "samples=0, chunk=512: both must be at least 1"),
     (["data.train.family=poor"], "family=poor: there is no such family of portraits; accepted: far, plain, rich"),
     (["data.val_images=16384"], "val_images=16384 leaves none of 16384 images to train on"),
@@ -96,6 +127,8 @@ def test_a_wrong_setting_is_one_line(refused: Callable[..., str], arguments: lis
 
 def test_other_commands_refuse_alike(refused: Callable[..., str]) -> None:
     assert "did you mean 'generator'" in refused("pretrain", "target=genrator")
+    assert "trainer.devices=0: auto, a number of processes" in refused("compare", "trainer.devices=0")
+    assert "trainer.precision=8: accepted: 16-mixed" in refused("train", "refinement=hfgi", "trainer.precision=8")
     assert "unknown setting 'lambdas_': did you mean 'lambdas'" in refused("compare", "lambdas_=[0,1]")
 
 

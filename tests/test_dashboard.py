@@ -25,6 +25,7 @@ from wandb.proto import wandb_internal_pb2 as protocol
 
 from lsap.cli import composed
 from lsap.embedding import EncoderTraining
+from lsap.errors import BadValue
 from lsap.evaluation.panels import KEY, Panels
 from lsap.evaluation.pictures import reconstruction_grid
 from lsap.generator import Generator, View, freeze
@@ -284,6 +285,13 @@ def test_the_id_of_results_stays_and_what_was_logged_is_known(tmp_path: Path) ->
     assert (len(first["id"]), first["logged"]) == (8, None)
     note_logged(tmp_path, "these results")
     assert noted(tmp_path) == {"id": first["id"], "logged": "these results"}
+
+
+@pytest.mark.parametrize("text", ["{", '{"logged": null}'])
+def test_a_damaged_note_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "wandb.json").write_text(text)
+    with pytest.raises(BadValue, match=r"wandb\.json cannot be read .*delete it: the results are then logged as a new"):
+        noted(tmp_path)
 
 
 # ---- sweeps

@@ -177,6 +177,29 @@ def test_it_goes_on_from_a_file_as_if_it_had_never_stopped(tmp_path: object) -> 
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.filterwarnings("ignore:.*which is a no-op")
+def test_codes_of_a_file_go_where_the_discriminator_is() -> None:
+    """Checkpoints are read into the memory of the processor; codes of later batches come on the module's device."""
+    first = Adversary(16, pool=20)
+    for batch in range(4):
+        first.learn(*sides(batch), batch=batch, seed=3)
+    again = Adversary(16, pool=20)
+    again.discriminator.to_empty(device="meta")
+    again.resume(first.progress())
+    for side, codes in (("real", torch.empty(9, 16, device="meta")), ("fake", torch.empty(9, 3, 16, device="meta"))):
+        pool = again.pools[side]
+        assert pool.exchange(codes, random.Random(0)).device.type == "meta"
+        assert {code.device.type for code in pool.kept} == {"meta"}
+    assert {codes.device.type for codes in again.progress()["pools"].values()} == {"meta"}
+
+
+def test_a_pool_does_not_hold_on_to_the_batches_that_its_codes_came_in() -> None:
+    pool, rng = CodePool(3), random.Random(0)
+    for _ in range(3):
+        pool.exchange(torch.randn(8, 5, 16), rng)
+    assert [code.untyped_storage().nbytes() for code in pool.kept] == [16 * 4] * 3
+
+
 def test_half_precision_around_it_does_not_reach_it() -> None:
     discriminator = LatentDiscriminator(16)
     codes = torch.randn(4, 16)

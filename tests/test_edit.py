@@ -42,6 +42,7 @@ from lsap.refinement import PastedFeatures, SmallConsultation
 from lsap.refinement.hfgi import RESIDUAL
 from lsap.refinement.tuned import Tuned
 from lsap.runs import Store
+from readings import Colours
 
 NAMES = [f"{number:03d}.png" for number in range(5)]
 State = Callable[[Renderer, Generator, int], dict[str, Tensor]]
@@ -332,6 +333,23 @@ def test_a_matched_run_changes_the_attribute_by_the_target_on_average(start: Sta
     )
 
 
+@pytest.mark.parametrize("text", ["{", '{"smile": [1.0]}'])
+def test_damaged_strengths_are_named_and_are_searched_again_without_them(
+    start: Start, reading: list[str], tmp_path: Path, text: str
+) -> None:
+    settings = ["effect=[-0.5,1.0]", *reading, f"save_to={tmp_path / 'here'}"]
+    before = summary(start(*settings))
+    (tmp_path / "here" / "summary.json").unlink()
+    (tmp_path / "here" / "batches" / "00000.json").unlink()
+    (tmp_path / "here" / "matched.json").write_text(text)
+    with pytest.raises(
+        BadValue, match=r"matched\.json cannot be read .*; delete it, and the strengths are searched again"
+    ):
+        start(*settings)
+    (tmp_path / "here" / "matched.json").unlink()
+    assert summary(start(*settings)) == before
+
+
 def test_matched_images_change_by_the_target_each(start: Start, reading: list[str]) -> None:
     folder = start("effect=0.1", "matched=image", *reading)
     rows = table(folder)
@@ -348,6 +366,22 @@ def test_an_effect_that_nobody_reads_is_a_fixed_strength_and_says_so(start: Star
     assert found["way"] == "fixed strength, as nobody can read the effect"
     assert found["steps"]["+1"] == {"strength": 1.0, "change": None, "leakage": None}
     assert summary(folder)["reader"] is None
+
+
+def test_an_effect_that_can_be_read_on_no_image_is_refused_and_one_on_some_left_blank(
+    start: Start, run: Path, generator: Generator, reading: list[str]
+) -> None:
+    bright = "+domain.reader={_target_: readings.Bright, least: %s}"
+    with pytest.raises(BadValue, match=r"direction=smile: at strength 0\.5 the attribute cannot be read off any"):
+        start("effect=1.0", *reading[:-1], bright % 99)
+    with torch.no_grad():
+        read = [Colours()(inversion.render())[:, 0] for inversion in Store.read(run).inversions(generator)]
+    levels = torch.cat(read).sort().values.tolist()
+    folder = start("effect=1.0", "matched=image", *reading[:-1], bright % ((levels[1] + levels[2]) / 2))
+    with (folder / "edits.csv").open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["change"] for row in rows].count("") == 2
+    assert {float(row["strength"]) == 0 for row in rows if row["change"] == ""} == {True}
 
 
 def test_matched_ganspace_counts_from_where_codes_are(
@@ -460,6 +494,7 @@ def test_mistakes_are_one_line_each(command: Command, run: Path, smile: Path, st
         ([f"inversions={run}", f"direction={smile}", "matched=each"], "matched=each: accepted: image, run"),
         ([f"inversions={run}", f"direction=[{smile},{smile}]"], "expected at least one direction, and each once"),
         ([f"inversions={run}", "direction=none.pt"], "none.pt does not exist"),
+        ([f"inversions={run}", f"direction={smile.parent}"], "is a folder; name a file of directions in it"),
         ([f"inversions={run}", f"direction={smile}:age"], "no such direction in smile.safetensors; accepted: smile"),
         ([f"inversions={run}", "direction=smile:3"], "only a file is followed by ':'"),
         ([f"inversions={run}", f"direction={smile}", "reader=none"], "reader=none: there is no such file"),

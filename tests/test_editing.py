@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from golden import fill
-from lsap.editing.directions import conditional, matched_strengths
+from lsap.editing.directions import OutOfReach, Unreadable, conditional, matched_strength, matched_strengths
 from lsap.editing.discovery import SeFa
 from lsap.editing.effects import (
     FixedStrength,
@@ -259,6 +259,22 @@ def test_what_is_out_of_reach_is_edited_up_to_the_limit_and_what_cannot_be_read_
     assert found[:, 0].tolist() == pytest.approx([1.0, 3.0, 0.0], rel=2e-3)
     on_average = MatchedOnAverage([5.0], limit=3.0).strengths(CODES, direction(1.0, 0.0), 0, partly)
     assert on_average.tolist() == [[3.0]] * 3
+
+
+def test_an_effect_that_nobody_can_read_has_no_strength() -> None:
+    """Bisected as a number below the target it would become a strength of next to nothing, and a perfect edit."""
+
+    def never(codes: Tensor) -> Tensor:
+        return torch.full((len(codes), 1), math.nan)
+
+    with pytest.raises(Unreadable, match=r"at strength -0\.5 the attribute cannot be read off any of the images"):
+        MatchedOnAverage([-1.0]).strengths(CODES, direction(1.0, 0.0), 0, never)
+    with pytest.raises(Unreadable, match=r"at strength 2 .*give strength= in place of effect="):
+        matched_strength(lambda strength: strength if strength < 2 else math.nan, 2.5)
+    with pytest.raises(Unreadable, match=r"at strength 0\.75"):
+        matched_strength(lambda strength: strength if strength in (0.5, 1.0) else math.inf, 0.7)
+    with pytest.raises(OutOfReach, match="a change of 9 is out of reach: at strength 3 it is 3"):
+        matched_strength(lambda strength: strength, 9.0, limit=3.0)
 
 
 def test_matching_each_tells_who_got_there() -> None:

@@ -14,12 +14,14 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from conftest import Command
 from lsap import contest
 from lsap.cli import composed
+from lsap.contest import discriminator
 from lsap.embedders import InversionParts, trained
+from lsap.embedding import Adversary
 from lsap.entrants import embedding_config
 from lsap.errors import BadValue, MissingFile
 from lsap.evaluate import evaluate
@@ -31,6 +33,7 @@ from lsap.inversion import FixedNoise, Inversion
 from lsap.invert import invert
 from lsap.runs import Store
 from lsap.train import train
+from readings import Colours
 
 NAMES = [f"{number:03d}.png" for number in range(6)]
 
@@ -288,6 +291,39 @@ def test_where_nobody_reads_the_effect_the_strength_is_fixed_and_said_to_be(
     assert "effect/light" not in found["table"]["first"]
 
 
+def test_an_edit_whose_effect_nobody_can_read_is_blank(
+    start: Start, first: Path, second: Path, direction: Path, generator: Generator
+) -> None:
+    """Made at next to no strength it would come out as the edit that keeps identity best."""
+
+    def evaluated(least: float, matched: str) -> Path:
+        reader = f"+domain.reader={{_target_: readings.Bright, least: {least}}}"
+        options = [f"direction={direction}", "effect=0.5", f"matched={matched}", reader]
+        return start(first, second, of=options)
+
+    with torch.no_grad():
+        levels, others = (
+            torch.cat([Colours()(each.render())[:, 0] for each in Store.read(run).inversions(generator)]).tolist()
+            for run in (first, second)
+        )
+    none = max(levels) + 0.01
+    folder = evaluated(none, "run")
+    rows = per_image(folder)
+    keys = [f"{key}/light" for key in ("strength", "identity", "effect", "leakage")]
+    assert {rows["first", name].get(key, "") for name in NAMES for key in keys} == {""}
+    told = "first: light, as its effect cannot be read on any of the images"
+    assert told in results(folder)["not_measured"]
+    assert (told.replace("first", "second") in results(folder)["not_measured"]) == (max(others) < none)
+    assert results(folder)["not_measured"] == results(evaluated(none, "run"))["not_measured"], "also from what is kept"
+    assert results(start(first, second, of=[f"direction={direction}", "effect=0.5"]))["not_measured"].count(told) == 0
+    some = float(np.median(levels))
+    rows = per_image(evaluated(some, "image"))
+    dark = [name for name, level in zip(NAMES, levels, strict=True) if level < some]
+    for name in NAMES:
+        blank = {rows["first", name][key] == "" for key in keys}
+        assert blank == {name in dark}, name
+
+
 def test_more_than_one_effect_is_refused(start: Start, first: Path, direction: Path) -> None:
     with pytest.raises(BadValue, match="compared at one effect"):
         start(first, of=[f"direction={direction}", "effect=[1,2]"])
@@ -371,6 +407,46 @@ def test_what_was_measured_is_not_measured_again(
             start(first, of=[*chosen, "protocol.size=[16,16]"])
     assert before["table"] == after["table"]
     assert results(start(first, second, of=chosen))["table"]["first"] == before["table"]["first"]
+
+
+def test_judges_are_hashed_once_and_photographs_seen_once_for_all_methods(
+    start: Start, first: Path, second: Path, direction: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Features(nn.Module):
+        """What stands in for Inception: the mean colour."""
+
+        label, digest, num_features, seen = "FID", "none", 3, 0
+
+        def forward(self, shown: Tensor) -> Tensor:
+            type(self).seen += len(shown)
+            return shown.mean((2, 3))
+
+    hashed = []
+
+    def mark(judge: nn.Module) -> str:
+        hashed.append(type(judge).__name__)
+        return fingerprint(judge)
+
+    monkeypatch.setattr(contest, "fingerprint", mark)
+    monkeypatch.setattr(contest.Contest, "_inception", Features())
+    chosen = [f"direction={direction}", "effect=0.2"]
+    both = results(start(first, second, of=chosen))["table"]
+    assert hashed.count("Averages") == 1
+    assert Features.seen == 3 * len(NAMES), "photographs, and the pictures of two methods"
+    shutil.rmtree(start(second, of=chosen).parent)
+    alone = results(start(second, of=chosen))["table"]
+    assert alone["second"]["fid"]["mean"] == both["second"]["fid"]["mean"]
+    assert both["first"]["fid"] != both["second"]["fid"]
+
+
+@pytest.mark.parametrize(
+    ("file", "told"), [("summary.json", "delete it, and"), ("times.json", "it and summary.json, and")]
+)
+def test_a_damaged_file_of_a_run_is_named(start: Start, stored: Callable[..., Path], file: str, told: str) -> None:
+    run = stored("damaged")
+    (run / file).write_text("{")
+    with pytest.raises(BadValue, match=rf"{file} cannot be read .*{told} give the command that made the run again"):
+        start(run)
 
 
 def test_an_evaluation_that_was_stopped_goes_on(start: Start, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,3 +545,13 @@ def test_every_domain_has_its_protocol(domain: str, protocol: str) -> None:
     if domain == "face":
         assert plain["embedder"]["_target_"].endswith("load_curricularface")
         assert plain["distance"]["net"] == "alex"
+
+
+def test_a_discriminator_is_found_in_a_training_of_ours(tmp_path: Path) -> None:
+    """Its checkpoints keep it beside the encoder, with its optimiser and pools."""
+    torch.manual_seed(3)
+    trained = Adversary(8, pool=4)
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {"encoder.weight": torch.zeros(1)}, "adversary": trained.progress()}, path)
+    codes = torch.randn(5, 8)
+    assert torch.equal(discriminator(path, 8)(codes), trained.discriminator(codes))

@@ -197,6 +197,24 @@ def test_evaluation_mode_is_on_meanwhile_and_then_put_back(generator: Generator,
     assert encoder.training
 
 
+def test_every_part_of_an_encoder_goes_back_to_its_own_mode(generator: Generator, space: NormalizedStyleSpace) -> None:
+    class Held(nn.Module):
+        """In training itself, as new modules are, over parts that are not."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.BatchNorm2d(3).eval(), nn.BatchNorm2d(3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            assert not any(part.training for part in self.modules())
+            return generator.latent_avg.expand(len(images), -1)
+
+    encoder = Held()
+    images = batches(torch.zeros(2, 3, 16, 16), 2)
+    evaluate(encoder, generator, View(16), space, images)
+    assert [part.training for part in (encoder, encoder.norm, encoder.head)] == [True, False, True]
+
+
 def test_nothing_to_evaluate_is_an_error(generator: Generator, space: NormalizedStyleSpace) -> None:
     with pytest.raises(BadValue, match="no image to evaluate"):
         evaluate(lambda x: x, generator, View(16), space, [])

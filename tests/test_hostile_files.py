@@ -201,11 +201,11 @@ def test_no_target_is_read_from_an_output_folder() -> None:
     """YAML is read by Hydra, from our own conf/ and the user's --config-dir.
 
     Of the files that we parse ourselves only values are taken: `test_edit` shows it for a run's `config.yaml`, whose
-    values `lsap.load` takes over by the same function, and an
-    experiment's stages are verbs of a fixed list. Modules are imported by name for `imports=` alone, which a command
+    values `lsap.load` takes over by the same function; of a training's, three are compared; and an experiment's stages
+    are verbs of a fixed list. Modules are imported by name for `imports=` alone, which a command
     line or the user's --config-dir says, before any stored file is read.
     """
-    values_only = {"editors.py", "entrants.py", "loading.py", "stages.py"}
+    values_only = {"editors.py", "encoder_runs.py", "entrants.py", "loading.py", "stages.py"}
     readers = {"OmegaConf.load", "yaml.load", "yaml.safe_load", "yaml.unsafe_load", "yaml.full_load"}
     for path in Path(lsap.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -489,3 +489,29 @@ def test_no_second_is_counted_twice() -> None:
     took = time.perf_counter() - began
     assert 0.89 < sum(each["seconds"] for each in clock.kept) <= took
     assert [each["images"] for each in clock.kept] == [1, 1, 1]
+
+
+def test_a_file_that_was_named_is_missed_together_with_the_others(command: Command) -> None:
+    found = command("invert", "domain=church", "embedding=lsap_e", "checkpoint=mine.pt", "images=photographs")
+    assert found.code == 2
+    assert "generator.checkpoint=" in found.err
+    assert "checkpoint=mine.pt (an encoder; named by you)" in found.err
+
+
+def test_the_advice_to_train_is_a_command_that_training_takes(command: Command) -> None:
+    """An encoder that an optimisation starts from has none of the optimisation's settings, but its seed."""
+    found = command("invert", "embedding=lsap_o_w", "init=encoder", "steps=3", "patience=9", "lambda_nscd=3", "seed=4")
+    assert found.code == 2
+    assert "train it: python -m lsap.train domain=demo embedding=lsap_e seed=4;" in found.err
+    found = command("invert", "embedding=lsap_e", "lambda_nscd=3", "max_steps=7", "split=plain", "count=2")
+    assert "train it: python -m lsap.train domain=demo embedding=lsap_e lambda_nscd=3 max_steps=7;" in found.err
+
+
+def test_to_name_the_split_that_is_taken_anyway_changes_nothing() -> None:
+    def named(*settings: str) -> str:
+        config = composed("invert", ["embedding=stylegan2_w", *settings])
+        parts = InversionParts(config, device_of("cpu"))
+        return run_folder(parts, chosen_images(config, view_size(parts))).path.name
+
+    assert named() == named("split=rich") == "default"
+    assert named("split=plain") == "split=plain"

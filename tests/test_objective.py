@@ -197,3 +197,8 @@ def test_a_term_of_weight_zero_is_dropped() -> None:
 def test_a_weight_that_is_negative_or_no_number_is_refused(weight: float) -> None:
     with pytest.raises(BadValue, match=rf"lambda_l2={weight}: a weight is a number from 0 upwards"):
         Objective({"l2": (weight, L2())})
+
+
+def test_an_objective_that_asks_for_nothing_is_refused() -> None:
+    with pytest.raises(BadValue, match="nothing to minimise"):
+        Objective({"l2": (0.0, L2()), "delta": (0.0, Delta())})

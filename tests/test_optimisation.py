@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -401,6 +402,42 @@ def test_moments_of_images_that_stay_are_kept_when_one_leaves(make: Make, target
     assert torch.equal(whole.variables[0], alone.variables[0])
     assert torch.equal(whole.variables[1], alone.variables[1])
     assert whole.steps == [4]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_one_number_among_all_gradients_is_enough_to_break_its_image(wrong: float) -> None:
+    run = Running(names(3), [torch.zeros(3, 4, 5), torch.zeros(3)], {})
+    run.backward(run.variables[0].sum((1, 2)) + run.variables[1])
+    loss = torch.tensor([1.0, 2.0, 3.0])
+    assert run.sound(loss) == [True, True, True]
+    assert run.last == [1.0, 2.0, 3.0]
+    gradient = run.variables[0].grad
+    assert gradient is not None
+    gradient[1, 2, 3] = wrong
+    assert run.sound(loss) == [True, False, True]
+    gradient[1, 2, 3] = 0.0
+    gradient[1, 2, 2:4] = torch.tensor([wrong, -wrong])
+    assert run.sound(loss) == [True, False, True]
+    assert run.sound(torch.tensor([wrong, 2.0, 3.0])) == [False, False, True]
+
+
+def test_gradients_whose_sum_overflows_are_still_numbers() -> None:
+    run = Running(names(2), [torch.zeros(2, 4)], {})
+    run.backward(run.variables[0].sum(1))
+    run.variables[0].grad = torch.tensor([[3e38] * 4, [1.0] * 4])
+    assert run.sound(torch.ones(2)) == [True, True]
+
+
+def test_a_step_costs_one_transfer_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    transfers = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: transfers.append(self.shape) or tolist(self))
+    run = Running(names(3), [torch.zeros(3, 4), torch.zeros(3)], {})
+    loss = run.variables[0].sum(1) + run.variables[1]
+    run.backward(loss)
+    assert run.broken(loss, {"l2": loss}, 0) == {}
+    run.step(0.1)
+    assert len(transfers) == 1
 
 
 def iter_once(batch: dict[str, Any]) -> DataLoader[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from lsap.demo.judges import ArcFaceHead
 from lsap.demo.pretraining import GeneratorAdversarial, ProjectedDiscriminator, regression
 from lsap.demo.quality import judge
 from lsap.demo.weights import FOLDER, load_factor_reader, load_generator, load_identity, load_reader, load_trunk
-from lsap.formats import read_state
-from lsap.pretrain import pretrain
+from lsap.errors import BadValue
+from lsap.formats import fingerprint, read_state
+from lsap.pretrain import _go_on_from, pretrain
 
 
 def settings(folder: Path, target: str, steps: int, *more: str) -> list[str]:
@@ -66,6 +68,41 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path: Path, monk
     first, second = read_state(whole), read_state(resumed)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"half of a file")
+    with pytest.raises(BadValue, match=r"last\.ckpt cannot be read .* it is damaged\. Delete it"):
+        pretrain(composed("pretrain", settings(tmp_path, "trunk", 2)))
+
+
+def test_how_far_a_checkpoint_has_come_is_read_without_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = composed("pretrain", settings(tmp_path, "trunk", 2, "save_every=1"))
+    pretrain(config)
+    read, places = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda *a, **k: places.append(k.get("map_location", *a[1:2])) or read(*a, **k))
+    pretrain(config)
+    assert places
+    assert None not in places, "weights of a GPU could not be read where there is none"
+
+
+@pytest.mark.parametrize("name", ["generator", "generator.v2", "of.my.own"])
+def test_weights_to_go_on_from_may_have_dots_in_their_name_and_no_card(tmp_path: Path, name: str) -> None:
+    class Target:
+        product = load_generator()
+
+    file = tmp_path / f"{name}.safetensors"
+    shutil.copy(FOLDER / "generator.safetensors", file)
+    earlier = _go_on_from(str(file), Target())  # type: ignore[arg-type]
+    assert earlier == {"file": file.name, "fingerprint": fingerprint(Target.product)}
+    card = tmp_path / f"{name}.card.json"
+    card.write_text('{"steps": 7}')
+    assert _go_on_from(str(file), Target()) == {"steps": 7}  # type: ignore[arg-type]
+    card.write_text('{"steps": ')
+    with pytest.raises(BadValue, match=r"card\.json, the card of start_from=.*, cannot be read"):
+        _go_on_from(str(file), Target())  # type: ignore[arg-type]
 
 
 ADVERSARIAL = [

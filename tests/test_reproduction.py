@@ -134,6 +134,17 @@ def test_an_experiment_with_failed_commands_ends_with_their_names(monkeypatch: p
         reproduce(composed("reproduce", ["experiment=table2_domains"]))
 
 
+def test_commands_on_several_devices_are_refused_before_any_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process would repeat the experiment, and all would write its results."""
+    begun: list[Any] = []
+    monkeypatch.setattr(verb, "VERBS", {"train": begun.append, "invert": begun.append})
+    settings = ["experiment=table4_lambda", "with={trainer.devices: 2, trainer.accelerator: cpu}"]
+    with pytest.raises(BadValue, match=r"trainer\.devices=2: an .* in one process.*with=\{trainer\.devices:1\}"):
+        reproduce(composed("reproduce", settings))
+    assert not begun
+    assert reproduce(composed("reproduce", [*settings, "dry=true"])) is None, "the commands may be looked at"
+
+
 def test_all_commands_log_in_a_group_that_is_called_as_the_experiment_is(capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["experiment=table4_lambda", "logger=wandb", "logger.project=inversion", "logger.tags=[a,b]", "dry=true"]
     reproduce(composed("reproduce", settings))

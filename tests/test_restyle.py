@@ -27,6 +27,7 @@ from lsap.embedding import (
 )
 from lsap.embedding.iterated import first_image
 from lsap.errors import BadValue
+from lsap.evaluation.fidelity import evaluate
 from lsap.formats import rosinality, write_state
 from lsap.generator import Generator, View, freeze
 from lsap.train import start_from, training_module
@@ -146,6 +147,14 @@ def test_a_pass_sees_the_reconstruction_of_the_one_before(generator: Generator, 
 
 
 @torch.no_grad()
+def test_all_passes_together_are_in_the_mode_of_their_encoder(
+    generator: Generator, encoder: SmallIterativeEncoder
+) -> None:
+    assert not Iterated(encoder, generator, View(32)).training
+    assert Iterated(encoder.train(), generator, View(32)).training
+    assert not generator.training
+
+
 def test_rows_beyond_the_stage_move_together(generator: Generator, encoder: SmallIterativeEncoder) -> None:
     codes = Iterated(encoder, generator, View(32))(torch.rand(2, 3, 32, 32), stage=2)
     away = codes - encoder.latent_avg
@@ -240,6 +249,22 @@ def test_the_gradients_of_all_passes_add_up(build: Callable[..., Any]) -> None:
     module.training_step({"image": images}, 1).backward()
     again = [p.grad for p in module.encoder.parameters()]
     assert all(torch.allclose(g, b, rtol=1e-3, atol=1e-6) for g, b in zip(again, before, strict=True)), "a fresh start"
+
+
+def test_what_inverts_still_does_so_in_evaluation_mode_after_it_was_measured(build: Callable[..., Any]) -> None:
+    more = ["encoders.iterated=lsap.embedding.IterativeResNetEncoder", "iterations=1"]
+    module = build("restyle_lsap", *more)
+    module.encoder.eval()
+    found = module.inverter
+    norm = module.encoder.bn1
+    before = norm.running_mean.clone()
+    batch = {"image": torch.rand(2, 3, 32, 32)}
+    evaluate(found, module.generator, module.view, module.space, [batch])
+    with torch.no_grad():
+        alone, beside = found(batch["image"][:1]), found(batch["image"])
+    assert not any(part.training for part in (found, *module.encoder.modules(), *module.generator.modules()))
+    assert torch.equal(norm.running_mean, before), "pictures that are drawn afterwards teach nothing"
+    assert torch.allclose(alone[0], beside[0], atol=1e-5), "nor do they depend on one another"
 
 
 def test_the_discriminator_learns_once_from_all_passes(

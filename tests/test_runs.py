@@ -17,12 +17,13 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors import safe_open
 
-from lsap.errors import BadValue, StoppedRun
+from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.runs import (
     AtomicCheckpoints,
     RunFolder,
     manifest,
     peak_memory,
+    read_json,
     replacing,
     save_safetensors,
     write_bytes,
@@ -94,6 +95,18 @@ def test_json_without_an_equal_is_refused_before_anything_is_written(tmp_path: P
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "metrics.json", {"mse": float("nan")})
     assert listed(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("{", r"Expecting"), ("[1]", "it holds no JSON object"), ("\udcff", "codec")], ids=str
+)
+def test_damaged_json_is_one_line_that_says_what_to_do(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "summary.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(BadValue, match=rf"summary\.json cannot be read \(.*{told}.*\); make it again$"):
+        read_json(path, "make it again", dict)
+    with pytest.raises(MissingFile, match=r"other\.json is not there; make it again"):
+        read_json(tmp_path / "other.json", "make it again", dict)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from safetensors import safe_open
 
 from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.formats import load_generator
 from lsap.generator import Generator
 from lsap.inversion import FixedNoise, Inversion
-from lsap.runs import Batch, Store, save_safetensors
+from lsap.runs import Batch, PlanProgress, Store, plan_progress, save_safetensors
 
 NAMES = ["a.png", "b.jpg", "sub/c.png", "d.png", "e.png"]
 SETTINGS = {"lambda_nscd": 20.0, "space": {"samples": 100}}
@@ -236,6 +237,73 @@ def test_a_damaged_batch_is_named(tmp_path: Path, generator: Generator) -> None:
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(BadValue, match=r"00001.safetensors cannot be read .*delete it"):
         store.load(store.batches[1], generator)
+
+
+def test_whose_codes_they_are_is_told_without_reading_them(
+    tmp_path: Path, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path)
+    work(store, generator)
+    store.batches[0:1] = [Batch(99, ("lost.png",)), store.batches[0]]  # a batch without an inversion is passed over
+    monkeypatch.setattr("lsap.runs.store.restored", lambda *_: pytest.fail("it was read whole"))
+    store.check_generator("f" * 64)
+    with pytest.raises(
+        BadValue, match=r"belong to generator f{12}, but this run uses e{12}; use the generator that they"
+    ):
+        store.check_generator("e" * 64)
+    save_safetensors(tmp_path / "batches" / "00000.safetensors", {"codes": torch.zeros(1)})
+    with pytest.raises(BadValue, match=r"00000\.safetensors cannot be read .*delete it and its \.json"):
+        store.check_generator("f" * 64)
+
+
+# ---- progress
+
+
+class Counted(Store):
+    """A store that counts how often it is asked what is done."""
+
+    asked = 0
+
+    def done(self, batch: Batch) -> bool:
+        self.asked += 1
+        return super().done(batch)
+
+
+def test_progress_costs_as_much_per_batch_however_long_the_plan_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{number:03d}.png" for number in range(60)]
+    store = Counted.open(tmp_path, names, 1, SETTINGS)
+    assert isinstance(store, Counted)
+    bar = PlanProgress(store, "inverting")
+    trainer, module = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False), LightningModule()
+    bar.on_predict_start(trainer, module)
+    asked = store.asked
+    for number, batch in enumerate(store.batches[:40]):
+        bar.on_predict_batch_start(trainer, module, {"names": batch.names}, number)
+        store.write(batch, rows(batch), None)
+        bar.on_predict_batch_end(trainer)
+        assert bar.done == number + 1
+    assert store.asked - asked == 0, "its own batches are counted, not looked for"
+    for batch in store.batches[40:59]:
+        store.write(batch, rows(batch), None)  # by another process
+    monkeypatch.setattr(plan_progress, "RESCAN", 0.0)
+    last = store.batches[59]
+    bar.on_predict_batch_start(trainer, module, {"names": ()}, 59)  # none of its images can be read
+    store.write(last, rows(last), None)
+    bar.on_predict_batch_end(trainer)
+    assert bar.done == 60, "from time to time it looks at what others did"
+    assert "60/60 images" in capsys.readouterr().err
+
+
+def test_progress_ends_with_what_others_did_meanwhile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = opened(tmp_path)
+    bar = PlanProgress(store, "inverting")
+    bar.on_predict_start(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False), LightningModule())
+    for batch in store.batches:
+        store.write(batch, rows(batch), None)
+    bar.on_predict_end()
+    assert "5/5 images" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_plan_is_said_to_be_none(tmp_path: Path) -> None:

@@ -11,13 +11,15 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from lsap import ranking
 from lsap.alignment import NormalizedStyleSpace, nscd
-from lsap.evaluation import codes, ranks
+from lsap.evaluation import codes
 from lsap.evaluation.codes import Places
 from lsap.evaluation.page import Measure
-from lsap.evaluation.ranks import rank_correlations, spearman
+from lsap.evaluation.ranks import rank_correlations
 from lsap.evaluation.tables import Standings, of_the_set, summary
 from lsap.generator import Generator
+from lsap.ranking import spearman
 
 
 def test_a_summary_is_mean_deviation_interval_and_number() -> None:
@@ -65,6 +67,7 @@ def test_correlations_are_scipys() -> None:
     x, y = rng.normal(size=30), rng.normal(size=30)
     y[:10] = 0.5  # ties
     assert float(spearman(x, y)) == pytest.approx(spearmanr(x, y).statistic)
+    assert np.isnan(spearman(x, np.ones(30))), "where all are equal nothing is ranked"
 
 
 def test_within_a_method_and_across_them_are_different_questions() -> None:
@@ -125,5 +128,5 @@ def test_rivals_of_nscd_are_what_they_say() -> None:
 
 
 def test_examples_in_docstrings_hold() -> None:
-    for module in (codes, ranks):
+    for module in (codes, ranking):
         assert doctest.testmod(module).failed == 0

@@ -15,23 +15,26 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
-from torch import Tensor
+from torch import Tensor, nn
 
 from conftest import Command
+from lsap import fitting
 from lsap.assembly import Parts
 from lsap.cli import composed
 from lsap.embedding import EncoderTraining
-from lsap.encoder_runs import run_folder
+from lsap.encoder_runs import run_folder, training_folder
 from lsap.errors import BadValue, StoppedRun
 from lsap.formats import read_card, read_state
 from lsap.objective import L2, Fit
-from lsap.runs import AtomicCheckpoints
+from lsap.runs import AtomicCheckpoints, RunFolder
 from lsap.train import Trained, train
 
 Start = Callable[..., Trained]
@@ -213,7 +216,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(
     before = {name: (first.folder / name).read_bytes() for name in files(first.folder)}
     capsys.readouterr()
     monkeypatch.setattr(EncoderTraining, "training_step", lambda *_: pytest.fail("it trains again"))
-    again = start("max_steps=2", "logger=wandb", "data.num_workers=1", "trainer.precision=16-true")  # no other run
+    again = start("max_steps=2", "logger=wandb", "data.num_workers=1", "trainer.recompute=true")  # no other run
     assert again == first
     assert "finished before: " in capsys.readouterr().out
     assert {name: (first.folder / name).read_bytes() for name in files(first.folder)} == before
@@ -225,19 +228,65 @@ def test_other_settings_weights_or_images_are_another_run(
     def folder(*more: str) -> Path:
         config = composed("train", [*own, *more])
         parts = Parts(config, torch.device("cpu"))
-        return run_folder(config, parts, parts.data().train.names).path
+        return training_folder(config, parts, parts.data().train.names).path
 
     elsewhere = photographs(tmp_path / "the same elsewhere", 12)
-    assert folder() == folder(f"data.root={elsewhere}") == folder("trainer.precision=bf16-mixed", "logger=wandb")
+    assert folder() == folder(f"data.root={elsewhere}") == folder("trainer.recompute=true", "logger=wandb")
     others = ["lambda_nscd=0", "seed=1", f"init={generator_file}", f"data.root={photographs(tmp_path / 'more', 13)}"]
-    assert len({folder(), *map(folder, others)}) == 5
+    others += ["trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=4", "trainer.gradient_clip_val=1"]
+    others += ["data.val_images=4"]
+    assert len({folder(), *map(folder, others)}) == 9
+    assert folder("trainer.precision=bf16") == folder("trainer.precision=bf16-mixed")
+    assert folder("trainer.gradient_clip_val=1") == folder("trainer.gradient_clip_val=1.0")
+    assert folder("trainer.precision=32") == folder()
 
 
 def test_a_run_is_named_by_the_knobs_that_were_turned() -> None:
     config = composed("train", ["lambda_nscd=0", "lr=0.002", "max_steps=5"])
     parts = Parts(config, torch.device("cpu"))
-    found = run_folder(config, parts, parts.data().train.names).path
-    assert found == Path("outputs/demo/lsap_e/lambda_nscd=0.0,lr=0.002,max_steps=5")
+    found = training_folder(config, parts, parts.data().train.names)
+    assert found.path == Path("outputs/demo/lsap_e/lambda_nscd=0.0,lr=0.002,max_steps=5")
+    assert not [name for name in found.settings if name.startswith(("trainer", "data"))], "as all earlier records are"
+
+
+def test_what_changes_the_weights_is_in_the_name_where_it_is_not_as_usual() -> None:
+    def folder(*more: str) -> RunFolder:
+        config = composed("train", more)
+        parts = Parts(config, torch.device("cpu"))
+        return training_folder(config, parts, parts.data().train.names)
+
+    lean = folder("preset=low_memory")
+    assert lean.path.name == "batch_size=2,trainer.accumulate_grad_batches=4"
+    assert lean.settings["trainer.accumulate_grad_batches"] == 4
+    assert folder("data.val_images=100").path.name == "data.val_images=100"
+    assert folder("data.val_images=256").path.name == "default"
+
+
+def test_a_run_that_was_finished_before_its_name_said_so_is_found(start: Start) -> None:
+    usual = ["max_steps=1", "data.val_images=null"]
+    first = start(*usual).folder
+    config = OmegaConf.load(first / "config.yaml")
+    OmegaConf.update(config, "trainer.gradient_clip_val", 0.5)
+    OmegaConf.save(config, first / "config.yaml")  # as it was written when the folder did not depend on it
+    assert start(*usual, "trainer.gradient_clip_val=0.5").folder == first
+    assert start(*usual, "trainer.gradient_clip_val=0.25").folder != first
+    (first / "config.yaml").unlink()
+    assert start(*usual, "trainer.gradient_clip_val=0.5").folder != first
+
+
+def test_an_encoder_is_found_by_those_who_work_in_another_precision(
+    start: Start, own: list[str], tmp_path: Path
+) -> None:
+    def encoder(*more: str) -> Path:
+        config = composed("train", [*own, "max_steps=1", f"outputs={tmp_path}/outputs", *more])
+        parts = Parts(config, torch.device("cpu"))
+        return run_folder(config, parts, parts.data().train.names).path
+
+    full = start("max_steps=1").folder
+    assert encoder() == encoder("trainer.precision=bf16-mixed") == full
+    half = start("max_steps=1", "trainer.precision=bf16-mixed").folder
+    assert half != full
+    assert (encoder(), encoder("trainer.precision=bf16-mixed")) == (full, half)
 
 
 def test_a_weight_of_zero_builds_no_term_and_loads_no_judge(start: Start, tmp_path: Path) -> None:
@@ -302,6 +351,82 @@ def test_the_preset_of_low_memory_keeps_the_images_of_a_step() -> None:
     assert lean.batch_size * lean.trainer.accumulate_grad_batches == paper.batch_size
     assert lean.trainer.recompute
     assert not paper.trainer.recompute
+
+
+def test_rows_come_in_by_steps_of_the_optimiser_however_many_batches_make_one(start: Start, unbroken: Start) -> None:
+    plain, accumulated = (
+        [(row["step"], row["train/stage"]) for row in rows(found.folder)]
+        for found in (unbroken(), start("batch_size=1", "trainer.accumulate_grad_batches=2"))
+    )
+    assert plain == accumulated
+    assert [float(stage) for _, stage in plain] == [0, 0, 1, 2, 3, 4, 5, 6]
+
+
+class Normalised(nn.Module):
+    """With a batch norm that trains beside one that does not."""
+
+    def __init__(self, trained: bool) -> None:
+        super().__init__()
+        self.judge, self.norm = nn.BatchNorm2d(3).eval(), nn.BatchNorm2d(3).train(trained)
+
+
+@pytest.mark.parametrize(("gpus", "devices", "shared"), [(2, 2, True), (2, 1, False), (0, 2, False), (0, 1, False)])
+@pytest.mark.parametrize("trained", [True, False])
+def test_batch_norms_of_several_gpus_have_one_statistic_and_others_say_that_they_have_not(
+    own: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path,
+    gpus: int, devices: int, shared: bool, trained: bool,
+) -> None:  # fmt: skip
+    class Asked(Exception):
+        """By the Trainer's constructor."""
+
+    def trainer(**settings: Any) -> None:
+        assert settings["sync_batchnorm"] is shared
+        assert settings["accelerator"] == ("cuda" if gpus else "cpu")
+        raise Asked
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(fitting, "Trainer", trainer)
+    config = composed("train", [*own, "trainer.accelerator=auto", f"trainer.devices={devices}"])
+    folder = RunFolder(tmp_path, "church", "lsap_e", {}, {})
+    module: Any = Normalised(trained)
+    data: Any = SimpleNamespace(val_indices=[])
+    with caplog.at_level(logging.WARNING), pytest.raises(Asked):
+        fitting.fit(config, folder, "new", module, data, fitting.Course("a run", 8, 2, "val/loss"))
+    assert len(caplog.messages) == (gpus == 0 and devices == 2 and trained)
+    assert all("batch norms see each process's own share" in line for line in caplog.messages)
+
+
+def test_devices_are_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(**changed: Any) -> None:
+        fitting.check_trainer(OmegaConf.merge(composed("train").trainer, changed))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for accepted in ("auto", -1, "-1", 1, 4, "4"):
+        check(devices=accepted)
+    with pytest.raises(BadValue, match=r"trainer\.devices=\[0, 1\]: auto, a number of processes from 1 upwards$"):
+        check(devices=[0, 1])
+    with pytest.raises(BadValue, match=r"trainer\.accelerator=gpu: PyTorch finds no GPU"):
+        check(accelerator="gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for accepted in ("auto", 1, 2, [1], "1,", [0, 1], "0,1"):
+        check(devices=accepted, accelerator="gpu")
+    for missing in (3, [2], "0,2"):
+        with pytest.raises(BadValue, match="there are 2 GPUs here"):
+            check(devices=missing)
+    for wrong in ([], [0, 0], [True], "0;1", True, None, 1.0):
+        with pytest.raises(BadValue, match="or a list of GPUs as in"):
+            check(devices=wrong)
+    check(devices=4, accelerator="cpu")
+
+
+@pytest.mark.parametrize("precision", [16, "32", 64, "bf16", "16-true", "bf16-mixed"])
+def test_precisions_are_what_lightning_takes(precision: int | str) -> None:
+    settings = composed("train").trainer
+    settings.precision = precision
+    fitting.check_trainer(settings)
+    Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)  # type: ignore[arg-type]
 
 
 # ---- killed and started again

@@ -190,6 +190,13 @@ def test_offline_the_definition_goes_into_a_file_and_says_how_to_push_it(
     assert "demo" in set(strings(found["view"]["spec"]["section"]["runSets"])), "runs of other domains are left out"
 
 
+def test_a_damaged_definition_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("wandb_workspaces.workspaces")
+    (tmp_path / "dashboard.json").write_text("{")
+    with pytest.raises(BadValue, match=r"dashboard\.json cannot be read .*delete it: the workspace is then made anew"):
+        dashboard(composed("dashboard", [f"save_to={tmp_path / 'dashboard.json'}"]))
+
+
 def test_where_somebody_is_logged_in_the_workspace_is_pushed_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

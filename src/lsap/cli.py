@@ -225,6 +225,11 @@ def explain(error: BaseException, config_name: str) -> str | None:
                 f"_target_={target[1]}: there is no such class or function; it is named by module and name, as in "
                 "lsap.refinement.PivotalTuning, and an own module lies in the folder where the command is given"
             )
+        call = re.match(r"Error in call to target '([^']+)'", str(cause))
+        if isinstance(cause, InstantiationException) and call and cause.__cause__ is not None:
+            place = re.search(r"full_key: (\S+)", str(cause))
+            whose = f"{place[1]} ({call[1]})" if place else call[1]
+            return f"{whose} does not take these settings: {' '.join(str(cause.__cause__).split())}"
         key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", str(cause))
         if isinstance(cause, ConfigCompositionException) and key:
             return _unknown_key(next(filter(None, key.groups())), config_name)

@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from lsap.assembly import Parts, check, check_trainable, device_of, process_count
+from lsap.assembly import Parts, check, check_trainable, own_device, process_count
 from lsap.cli import command
 from lsap.editing.directions import apply
 from lsap.editing.effects import MatchedEdit, Reader, discover, match
@@ -24,6 +24,7 @@ from lsap.evaluation.page import Block, Entry, Gallery, Measure, Section, Table,
 from lsap.evaluation.pictures import Column, grid
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.report import comparison_report, fidelity_table
+from lsap.fitting import check_trainer
 from lsap.formats import fingerprint, read_state
 from lsap.runs import manifest, write_json
 from lsap.train import Trained, test_loaders, train
@@ -45,6 +46,7 @@ def compare(config: DictConfig) -> Path:
     started = time.perf_counter()
     lambdas = _lambdas(config)
     check_trainable(config)
+    check_trainer(config.trainer)
     check(config)
     if process_count(config.trainer) > 1:
         raise BadValue(
@@ -60,7 +62,7 @@ def compare(config: DictConfig) -> Path:
         if config.logger.name == "wandb" and config.logger.group is None:
             member.logger.group = f"compare lambda_nscd={','.join(f'{each:g}' for each in lambdas)}"
         runs[f"lambda_{value:g}"] = train(member)
-    parts = Parts(config, device_of(config.trainer.accelerator))
+    parts = Parts(config, own_device(config.trainer))
     splits = _joined(runs)
     split, rows = next(iter(splits.items()))
     pictured = [name for name in config.domain.get("pictured") or [split] if name in splits]

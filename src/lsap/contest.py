@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lsap.assembly import device_of, present
 from lsap.embedders import Chosen, InversionParts, chosen_images
@@ -23,9 +24,9 @@ from lsap.entrants import Entrant, digest_of_files, digest_of_images, entrants
 from lsap.errors import BadValue, LsapError
 from lsap.evaluation.codes import CodeDiversity, Places
 from lsap.evaluation.distribution import Inception, frechet_distance
-from lsap.evaluation.editability import LEC
+from lsap.evaluation.editability import published_lec
 from lsap.evaluation.fidelity import LPIPS, MSE, PSNR, Identity, ImageMean, seven_digits, synthetic_row
-from lsap.evaluation.kept import Kept, Rows
+from lsap.evaluation.kept import Kept, Rows, finite
 from lsap.evaluation.protocols import Pairs, Protocol, ShownFaces, picture
 from lsap.evaluation.ranks import Correlation, rank_correlations
 from lsap.evaluation.standings import SYNTHETIC, THEMSELVES, measures
@@ -94,6 +95,11 @@ class Contest:
         return instantiate(node).to(self.parts.device)
 
     @cached_property
+    def marks(self) -> dict[str, str]:
+        """What decides the numbers of each judge, by the key of its column; a network is hashed once for all."""
+        return {key: _judge_mark(judge) for key, judge in self.judges.items()}
+
+    @cached_property
     def faces(self) -> ShownFaces | None:
         """Who tells whether there is a face; None where nobody looks, with a note where somebody should."""
         wanted = self.protocol.faces
@@ -129,8 +135,7 @@ class Contest:
             return None
         identity = self.judges.get("identity")
         assert identity is None or isinstance(identity, Identity)
-        found = trials(self.config, self.parts, self.chosen, identity, self.protocol)
-        return found
+        return trials(self.config, self.parts, self.chosen, identity, self.protocol)
 
     @property
     def edits(self) -> list[str]:
@@ -149,6 +154,12 @@ class Contest:
         except BadValue as error:
             self.notes.append(f"FID ({error})")
             return None
+
+    @cached_property
+    def _distance(self) -> FrechetInceptionDistance:
+        """FID, which keeps what it has seen of the photographs when it is reset."""
+        assert self._inception is not None
+        return frechet_distance(self._inception).to(self.parts.device)
 
     # ---- one method
 
@@ -191,10 +202,9 @@ class Contest:
     def pictures(self, one: Entrant) -> Rows:
         """The numbers of its pictures."""
         judges = {key: judge.to(self.parts.device) for key, judge in self.judges.items()}
-        marks = {key: _judge_mark(self.config, judges[key]) for key in judges}
         files = digest_of_files([one.pictures[name] for name in self.names])
         faces = None if self.faces is None else self.faces.label
-        settings = {"protocol": self.protocol.described, "judges": marks, "files": files, "faces": faces}
+        settings = {"protocol": self.protocol.described, "judges": self.marks, "files": files, "faces": faces}
         kept = self.kept(one, "pictures", chunk=self.config.chunk, **settings)
         rows: Rows = {}
         todo = [number for number in range(len(self.chunks)) if kept.find(number) is None]
@@ -202,9 +212,8 @@ class Contest:
         for number, (images, shown) in zip(todo, _told(drawn, len(todo), f"{one.name}: pictures"), strict=True):
             images, shown = images.to(self.parts.device), shown.to(self.parts.device)
             values = {key: judge.each(shown, images).double().cpu().tolist() for key, judge in judges.items()}
-            kept.keep(
-                number, {n: {k: _number(v[i]) for k, v in values.items()} for i, n in enumerate(self.chunks[number])}
-            )
+            part = self.chunks[number]
+            kept.keep(number, {n: {k: finite(v[i]) for k, v in values.items()} for i, n in enumerate(part)})
         for number in range(len(self.chunks)):
             rows |= kept.find(number) or {}
         return rows
@@ -220,16 +229,14 @@ class Contest:
             part = known[first : first + CODES]
             stacked = torch.stack([one.codes[name] for name in part]).to(self.parts.device)
             values = {key: value.double().cpu().tolist() for key, value in self.places(stacked).items()}
-            rows |= {n: {key: _number(value[i]) for key, value in values.items()} for i, n in enumerate(part)}
+            rows |= {n: {key: finite(value[i]) for key, value in values.items()} for i, n in enumerate(part)}
         return rows
 
     def edited(self, one: Entrant) -> Rows:
         """What its edits do."""
         if self.trials is None:
             return {}
-        judge = self.judges.get("identity")
-        mark = None if judge is None else _judge_mark(self.config, judge)
-        settings = self.trials.settings
+        mark, settings = self.marks.get("identity"), self.trials.settings
 
         def where(again: bool) -> Kept:
             return self.kept(one, "edits", judge=mark, again=again, **settings)
@@ -242,14 +249,16 @@ class Contest:
         if self._inception is None or len(self.names) < 2:
             return None
         files = digest_of_files([one.pictures[name] for name in self.names])
-        described = {"protocol": self.protocol.described, "files": files, "inception": self._inception.digest}
-        kept = self.kept(one, "fid", **described)
+        mark = self._inception.digest
+        kept = self.kept(one, "fid", protocol=self.protocol.described, files=files, inception=mark)
         found = kept.find("fid")
         if found is None:
-            metric = frechet_distance(self._inception).to(self.parts.device)
+            (metric := self._distance).reset()
+            fresh = not metric.real_features_num_samples  # the photographs of the first method are those of all
             drawn = self.pairs(one).chunks(self.chunks, self.config.workers)
             for images, shown in _told(drawn, len(self.chunks), f"{one.name}: FID"):
-                metric.update(images.to(self.parts.device), real=True)
+                if fresh:
+                    metric.update(images.to(self.parts.device), real=True)
                 metric.update(shown.to(self.parts.device), real=False)
             found = kept.keep("fid", {"all": {"fid": seven_digits(metric.compute())}})
         return float(found["all"]["fid"])
@@ -283,7 +292,7 @@ class Contest:
             for edit in self.edits:
                 values = [each.get(f"lec/{edit}") for each in mine]
                 row[f"lec_mean/{edit}"] = summary(values, seed)
-                row[f"lec/{edit}"] = of_the_set(_published_lec(values, self.config.lec_batch), n)
+                row[f"lec/{edit}"] = of_the_set(published_lec(values, self.config.lec_batch), n)
             table[one.name] = row
         kinds: dict[str, Any] = {}
         if self.places is not None:
@@ -341,6 +350,9 @@ def discriminator(path: str | Path, style_dim: int) -> LatentDiscriminator:
         MissingFile, BadValue: no such file, or none in it.
     """
     state = read_state(path)
+    own_training = state.get("adversary")
+    if isinstance(own_training, Mapping):
+        state = dict(own_training.get("discriminator", {}))
     prefixes = {name.removesuffix("mlp.0.weight") for name in state if name.endswith("mlp.0.weight")}
     if len(prefixes) != 1:
         raise BadValue(f"discriminator={path} holds no latent discriminator; name a checkpoint of e4e")
@@ -354,16 +366,6 @@ def discriminator(path: str | Path, style_dim: int) -> LatentDiscriminator:
     return freeze(judge)
 
 
-def _published_lec(values: Sequence[float | None], batch: int) -> float | None:
-    """LEC with its rule about batches; None where there is no value."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    metric = LEC(batch)
-    metric.update(torch.tensor(known, dtype=torch.float64), torch.arange(len(known)))
-    return seven_digits(metric.compute())
-
-
 def _images(config: DictConfig, size: tuple[int, int]) -> Chosen:
     """The images, read at a size."""
     sized = config.copy()
@@ -375,8 +377,8 @@ def _images(config: DictConfig, size: tuple[int, int]) -> Chosen:
         raise BadValue(f"the images that were inverted are not found ({error}); name them with images=") from error
 
 
-def _judge_mark(config: DictConfig, metric: ImageMean) -> str:
-    """What decides the numbers of a metric: its class, and the fingerprint of its judge."""
+def _judge_mark(metric: ImageMean) -> str:
+    """Class of a metric, and fingerprint of its judge."""
     judge = getattr(metric, "_borrowed", (None,))[0]
     mark = fingerprint(judge)[:12] if isinstance(judge, torch.nn.Module) else ""
     return f"{type(metric).__name__} {metric.label} {mark}"
@@ -399,8 +401,3 @@ def _mark(value: str | Sequence[str]) -> str:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def _number(value: float) -> float | None:
-    """A number for a file of results; None for one that is none."""
-    return seven_digits(value) if value == value and abs(value) != float("inf") else None

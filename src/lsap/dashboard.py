@@ -6,7 +6,6 @@ is pushed too, and pushed again it replaces what it made before.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 
 from lsap.cli import command
 from lsap.errors import BadValue
-from lsap.runs import write_json
+from lsap.runs import read_json, write_json
 from lsap.runs.dashboard import mode
 
 MISSING = "a dashboard needs the package wandb-workspaces, which is not installed: pip install 'lsap[dashboard]'"
@@ -31,7 +30,8 @@ def dashboard(config: DictConfig) -> Path:
         The file of the definition: {"url": where it was pushed to, or None, "view": what Weights & Biases is sent}.
 
     Raises:
-        BadValue: wandb-workspaces is not installed, or the name of the user or team is needed and not known.
+        BadValue: wandb-workspaces is not installed, the name of the user or team is needed and not known, or what was
+            written before is damaged.
     """
     try:
         import wandb_workspaces.workspaces as ws
@@ -39,7 +39,8 @@ def dashboard(config: DictConfig) -> Path:
         raise BadValue(MISSING) from error
     path = Path(config.save_to or Path(config.outputs) / config.domain.name / "dashboard.json")
     online = mode(config.logger.offline) == "online"
-    known = json.loads(path.read_text(encoding="utf-8")).get("url") if path.is_file() else None
+    mend = "delete it: the workspace is then made anew"
+    known = read_json(path, mend, dict).get("url") if path.is_file() else None
     workspace = ws.Workspace(
         entity=owner(config) if online else config.logger.entity or "",
         project=config.logger.project,

@@ -21,6 +21,7 @@ from lsap import editors, refinement
 from lsap.assembly import device_of
 from lsap.cli import command, positive
 from lsap.edited import Edit, Work, finish, reader_label
+from lsap.editing.directions import Unreadable
 from lsap.editing.effects import incremental
 from lsap.editors import column, inverted_images, stored_run, ways
 from lsap.embedders import InversionParts
@@ -29,9 +30,11 @@ from lsap.evaluation.fidelity import Row, seven_digits
 from lsap.evaluation.pictures import Column, grid, save, save_image
 from lsap.formats import Direction, save_directions, write_state
 from lsap.inversion import Inversion
-from lsap.runs import Batch, Store, write_json
+from lsap.runs import Batch, Store, read_json, write_json
 from lsap.runs.folder import folder_name
 from lsap.runs.lock import Lock
+
+SEARCH_AGAIN = "delete it, and the strengths are searched again"
 
 assert refinement  # its renderers enter the registry when it is imported
 
@@ -94,12 +97,9 @@ def edit(config: DictConfig) -> Path:
 
 def _check_owner(source: Store, parts: InversionParts) -> None:
     """Refuse another generator than that of the inversions before anything is looked for or written."""
-    for batch in source.batches:
-        inversion = source.load(batch, parts.generator)
-        if inversion is not None:
-            inversion.check_generator(parts.fingerprint)
-            return
-    raise BadValue(f"{source.path} holds no inversion: none of its images could be inverted")
+    source.check_generator(parts.fingerprint)
+    if not any(source.file(batch).is_file() for batch in source.batches):
+        raise BadValue(f"{source.path} holds no inversion: none of its images could be inverted")
 
 
 def _folder(config: DictConfig, source: Store, edits: Sequence[Edit]) -> Path:
@@ -128,9 +128,12 @@ def _matched(work: Work, count: int) -> list[Edit]:
     """The edits with the strengths at which they have the wanted effect on average over the first images of the run.
 
     They are kept in `matched.json`, so that every process and every restart takes the same.
+
+    Raises:
+        BadValue: an attribute cannot be read on any of these images, or the file is damaged.
     """
     file = work.store.path / "matched.json"
-    known: dict[str, list[float]] = json.loads(file.read_text()) if file.is_file() else {}
+    known: dict[str, list[float]] = read_json(file, SEARCH_AGAIN, dict) if file.is_file() else {}
     edits = []
     for one in work.edits:
         name = one.direction.name
@@ -139,15 +142,24 @@ def _matched(work: Work, count: int) -> list[Edit]:
             continue
         if name not in known:
             print(f"{name}: searching the strength of {', '.join(one.labels)}", file=sys.stderr)
-            known[name] = searched(work, one, count)
+            try:
+                known[name] = searched(work, one, count)
+            except Unreadable as error:
+                raise BadValue(f"direction={name}: {error}") from error
             write_json(file, known)
+        if len(known[name]) != len(one.labels):
+            raise BadValue(f"{file} cannot be read (it has not one strength for each step of {name}); {SEARCH_AGAIN}")
         edits.append(Edit(one.direction, one.way, one.column, torch.tensor(known[name])))
     return edits
 
 
 @torch.no_grad()
 def searched(work: Work, one: Edit, count: int) -> list[float]:
-    """Strengths [S] of one direction for the whole run; its inversions are read batch by batch, each time anew."""
+    """Strengths [S] of one direction for the whole run; its inversions are read batch by batch, each time anew.
+
+    Raises:
+        Unreadable: its attribute cannot be read on any of them.
+    """
     parts = [inversion.codes for inversion in _first(work, count)]
     codes, sizes = torch.cat(parts), [len(part) for part in parts]
 

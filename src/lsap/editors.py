@@ -155,6 +155,9 @@ def known(config: DictConfig) -> list[str]:
 
 def _of_file(path: Path, rest: Sequence[str], spec: str, fingerprint: str) -> Direction:
     """A direction of a file, alone or one of several: FILE, FILE:NAME or FILE:COMPONENT:FIRST:END."""
+    if path.is_dir():
+        files = ", ".join(sorted(file.name for file in path.glob("*.safetensors"))) or "none here"
+        raise BadValue(f"direction={spec}: {path} is a folder; name a file of directions in it: {files}")
     if not path.is_file():
         raise MissingFile(f"direction={spec}: {path} does not exist; name a file of directions, or one by its name")
     if formats.read_card(path).get("format") == FORMAT:

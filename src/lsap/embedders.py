@@ -81,8 +81,17 @@ def check(config: DictConfig) -> None:
         needs.append(OmegaConf.create(TRUNK_NEED))
     if OWN_TRUNK in refinement_needs(config) and "net" in config.perceptual:
         needs.append(OmegaConf.create(TRUNK_NEED | {"key": OWN_TRUNK}))
+    needs += [OmegaConf.create({"key": key, "what": what, "source": "named by you"}) for key, what in _named(config)]
     refined = "" if config.refinement.name == "none" else f" refinement={config.refinement.name}"
     refuse_missing(f"embedding={config.embedding.name}{refined} on domain={config.domain.name}", config, needs)
+
+
+def _named(config: DictConfig) -> list[tuple[str, str]]:
+    """Settings that name a file of the user's own, and what it holds."""
+    files = [("checkpoint", "an encoder"), ("refinement.checkpoint", "a refinement's network")]
+    if config.get("init") not in (None, "mean", "encoder"):
+        files.append(("init", "codes to start from"))
+    return [(key, what) for key, what in files if OmegaConf.select(config, key) is not None]
 
 
 def _needed(config: DictConfig, key: str) -> bool:
@@ -206,12 +215,17 @@ def own_run(parts: InversionParts) -> Path:
 
 def training_command(config: DictConfig) -> str:
     """The command that trains what a command of inverting asked for: the same settings, less those of inverting."""
-    own = {"images", "split", "count", "images_per_batch", "checkpoint", "init_embedding", "save_to", "refinement"}
-    typed = [f"domain={config.domain.name}", f"embedding={config.embedding.name}"]
+    typed = ["python -m lsap.train", f"domain={config.domain.name}", f"embedding={config.embedding.name}"]
     if HydraConfig.initialized():
-        given = [str(o) for o in HydraConfig.get().overrides.task if re.split("[.=]", o.lstrip("+~"))[0] not in own]
-        typed += [o for o in given if o.split("=")[0] not in ("domain", "embedding")]
-    return " ".join(["python -m lsap.train", *typed])
+        command = HydraConfig.get()
+        accepted: set[str] = set(SHARED)  # of an optimisation that starts from this encoder
+        if command.runtime.choices["embedding"] == config.embedding.name:
+            accepted = set(map(str, composed("train", typed[1:], searchpath=searchpath())))
+        for override in map(str, command.overrides.task):
+            key = re.split("[.=/]", override.lstrip("+~"))[0]
+            if key in accepted - {"domain", "embedding", "refinement", "checkpoint"}:
+                typed.append(override)
+    return " ".join(typed)
 
 
 def stored_codes(parts: InversionParts, path: Path) -> Start:
@@ -332,6 +346,8 @@ def identity(parts: InversionParts, chosen: Chosen) -> tuple[dict[str, Any], dic
     for name in ("objective", "optimisation"):  # what only repeats a knob at the root need not be in the name too
         if name in settings and as_written(config[name]) == as_written(usual[name]):
             defaults[name] = settings[name]
+    if config.images is None and config.split == next(iter(config.data.tests), None):
+        settings["split"] = None  # the one that is taken anyway
     if config.images is not None:
         digest = hashlib.sha256("/".join(chosen.names).encode()).hexdigest()[:6]
         settings["images"] = f"{chosen.label}-{digest}"

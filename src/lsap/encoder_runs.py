@@ -1,17 +1,19 @@
 """Where the training of an encoder lives: the folder that settings, weights and images call for.
 
-Whoever wants a trained encoder finds it by the same function that its training wrote to.
+Whoever wants a trained encoder finds it by what its training wrote to.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lsap.assembly import Parts, as_written, checked_file, lambdas, plain
 from lsap.cli import composed, searchpath
+from lsap.fitting import SHORT_PRECISIONS
 from lsap.formats import file_digest, fingerprint
 from lsap.runs import RunFolder
 
@@ -21,10 +23,30 @@ IDENTITY = (
     "iterations", "view",
 )  # fmt: skip
 WEIGHTS = ("generator", "backbone", "perceptual", "similarity")
+ACCUMULATED, CLIPPED, PRECISION = "trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.precision"
+# What decides it too, but stands among the settings of a training only where it is not what it usually is.
+FURTHER = ("data.val_images", ACCUMULATED, CLIPPED, PRECISION)
+
+
+def training_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFolder:
+    """The folder of the training that these settings, these weights and training images of these names call for."""
+    return _folder(config, parts, names, FURTHER)
 
 
 def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFolder:
-    """The folder that these settings, these weights and training images of these names call for."""
+    """Where the encoder that these settings call for lies, for those who use it.
+
+    To them `trainer.precision` is that of their own work: an encoder that was trained in it is taken if there is one,
+    else the one of the usual precision.
+    """
+    exact = training_folder(config, parts, names)
+    if exact.state() == "finished":
+        return exact
+    return _folder(config, parts, names, [name for name in FURTHER if name != PRECISION])
+
+
+def _folder(config: DictConfig, parts: Parts, names: Sequence[str], further: Sequence[str]) -> RunFolder:
+    """The folder by the settings that always count and, of `further`, those that are not as usual."""
     usual = composed(
         "train", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=searchpath()
     )
@@ -45,7 +67,35 @@ def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFol
     settings["images"], defaults["images"] = images, images if config.data.root == usual.data.root else None
     settings["init"] = None if config.init is None else file_digest(checked_file("init", config.init))[:12]
     defaults["init"] = None
-    return RunFolder(config.outputs, config.domain.name, config.embedding.name, settings, defaults)
+    changed = {name: value for name in further if (value := _setting(config, name)) != _setting(usual, name)}
+    place = (config.outputs, config.domain.name, config.embedding.name)
+    found = RunFolder(*place, settings | changed, defaults)
+    if changed and found.read() is None:  # runs were not always told apart by these
+        earlier = RunFolder(*place, settings, defaults)
+        if _finished_with(earlier, changed):
+            return earlier
+    return found
+
+
+def _setting(config: DictConfig, name: str) -> Any:
+    """A further setting as it is compared and kept: 32 and 32-true are one precision, 1 and 1.0 one limit."""
+    value = plain(OmegaConf.select(config, name))
+    if name == PRECISION:
+        return SHORT_PRECISIONS.get(str(value), value)
+    return float(value) if name == CLIPPED and isinstance(value, int) else value
+
+
+def _finished_with(folder: RunFolder, changed: Mapping[str, Any]) -> bool:
+    """Whether a finished run, whose record does not have these settings, says in its `config.yaml` that it had them.
+
+    Accumulated batches are not looked for: they were counted as steps of the schedule, which makes another training.
+    """
+    record, written = folder.read(), folder.path / "config.yaml"
+    if record is None or record.status != "finished" or record.settings != folder.settings or not written.is_file():
+        return False
+    own = OmegaConf.load(written)
+    assert isinstance(own, DictConfig)
+    return ACCUMULATED not in changed and all(_setting(own, name) == value for name, value in changed.items())
 
 
 def _mark(config: DictConfig, parts: Parts, name: str) -> str:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from lsap.assembly import as_written, plain
 from lsap.cli import composed, searchpath
-from lsap.data import SUFFIXES
 from lsap.data.folder import listing
 from lsap.data.storage import are_images
 from lsap.editors import OF_ITS_IMAGES, OF_THE_RUN, take_over
@@ -27,10 +26,12 @@ from lsap.evaluation.inversions import title
 from lsap.formats import file_digest, read_codes
 from lsap.generator import Generator
 from lsap.inversion import FixedNoise, Inversion
-from lsap.runs import Batch, Plan, Store
+from lsap.runs import Batch, Plan, Store, read_json
+from lsap.runs.store import stem
 
 CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
 SUFFIXES_OF_CODES = (".safetensors", ".npy", ".npz", ".pt")
+AGAIN = "and give the command that made the run again"
 TOLD = 3  # images that a message names
 
 
@@ -85,7 +86,7 @@ class Entrant:
     def seconds(self) -> float | None:
         """Working time per image of its last stage, batched as it ran, by its `times.json`."""
         file = self.path / "times.json"
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        found = read_json(file, f"delete it and summary.json, {AGAIN}", dict) if file.is_file() else {}
         value = found.get("seconds_per_image")
         return None if value is None else float(value)
 
@@ -271,14 +272,10 @@ def _stored(path: Path, parts: InversionParts) -> Entrant:
     if left := store.unfinished():
         raise BadValue(f"{path}: {len(left)} of its batches are not done; give the command that makes it again")
     file = path / "summary.json"
-    summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    summary = read_json(file, f"delete it, {AGAIN}", dict) if file.is_file() else {}
     settings = store.plan.settings
     called = title(summary) if summary else str(settings.get("embedding", path.name))
-    for batch in store.batches:
-        inversion = store.load(batch, parts.generator)
-        if inversion is not None:
-            inversion.check_generator(parts.fingerprint)
-            break
+    store.check_generator(parts.fingerprint)
     names, codes = store.codes()
     rows = {row["name"]: row for row in store.rows()}
     lost = {name: str(row.get("skipped") or row.get("failed")) for name, row in rows.items() if name not in set(names)}
@@ -339,11 +336,6 @@ def paired(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         if pairs := {name: by_key[word] for name, word in zip(names, wanted, strict=True) if word in by_key}:
             return pairs
     return {}
-
-
-def stem(name: str) -> str:
-    """A name without the suffix of a photograph."""
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
 def digest_of_files(files: Sequence[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +14,91 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from lsap.assembly import global_rank, process_count
+from lsap.assembly import device_of, global_rank, plain, process_count
+from lsap.cli import positive
 from lsap.data import ImageDataModule
+from lsap.errors import BadValue, nearest
 from lsap.recomputing import recompute
 from lsap.runs import AtomicCheckpoints, LastCheckpoint, MetricsFile, ReadableProgress, RunFolder, quiet_lightning
 from lsap.runs.folder import State
+
+log = logging.getLogger(__name__)
+
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu")
+PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
+SHORT_PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # as Lightning reads them
+
+
+def check_trainer(settings: DictConfig) -> None:
+    """Refuse what cannot be done of the group `trainer`, before anything is counted by it, loaded or written.
+
+    Raises:
+        BadValue: a setting that cannot work here, by its key.
+    """
+    if settings.accelerator not in ACCELERATORS:
+        raise BadValue(
+            f"trainer.accelerator={settings.accelerator}: {nearest(str(settings.accelerator), ACCELERATORS)}"
+        )
+    device = device_of(settings.accelerator).type
+    if settings.accelerator in ("cuda", "gpu") and device != "cuda":
+        raise BadValue(
+            f"trainer.accelerator={settings.accelerator}: PyTorch finds no GPU of CUDA here; take "
+            "trainer.accelerator=auto or cpu"
+        )
+    _check_devices(plain(settings.devices), torch.cuda.device_count() if device == "cuda" else None)
+    for name in ("num_nodes", "accumulate_grad_batches"):
+        positive(f"trainer.{name}", settings[name])
+    if str(settings.precision) not in {*PRECISIONS, *SHORT_PRECISIONS}:
+        raise BadValue(f"trainer.precision={settings.precision}: {nearest(str(settings.precision), PRECISIONS)}")
+    clip = settings.gradient_clip_val
+    if clip is not None and not _number(clip, float("inf")):
+        raise BadValue(f"trainer.gradient_clip_val={clip}: a length above 0, or null to clip nothing")
+    for name in ("val_check_interval", "save_every"):
+        if not _number(settings[name], 1):
+            raise BadValue(f"trainer.{name}={settings[name]}: a share of max_steps, above 0 and at most 1")
+    for name in ("recompute", "channels_last"):
+        if not isinstance(settings[name], bool):
+            raise BadValue(f"trainer.{name}={settings[name]}: true or false")
+
+
+def _check_devices(devices: object, gpus: int | None) -> None:
+    """Refuse devices that are no count, no list of GPUs, or not here; `gpus` of them are, None: it is the processor."""
+    accepted = "auto, a number of processes from 1 upwards" + (
+        "" if gpus is None else ", or a list of GPUs as in [0,1]"
+    )
+    refused = BadValue(f"trainer.devices={devices}: {accepted}")
+    if isinstance(devices, str) and devices.isdigit():
+        devices = int(devices)
+    elif isinstance(devices, str) and devices not in ("auto", "-1"):
+        parts = [part.strip() for part in devices.removesuffix(",").split(",")]  # "1," is a list of one
+        if not all(part.isdigit() for part in parts):
+            raise refused
+        devices = [int(part) for part in parts]
+    if devices in ("auto", "-1") or (devices == -1 and not isinstance(devices, bool)):
+        return
+    if isinstance(devices, list):
+        whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in devices)
+        if gpus is None or not devices or not whole or len(set(devices)) < len(devices):
+            raise refused
+        missing = max(devices) >= gpus
+    elif isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+        raise refused
+    else:
+        missing = gpus is not None and devices > gpus
+    if missing:
+        raise BadValue(
+            f"trainer.devices={devices}: there {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'} here (from 0 on)"
+        )
+
+
+def _number(value: object, most: float) -> bool:
+    """Whether a setting is a finite number above 0 and at most `most`."""
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most and value != float("inf")
+    )
 
 
 @dataclass(frozen=True)
@@ -77,13 +157,20 @@ def fit(
     accumulate = settings.accumulate_grad_batches
     if settings.recompute:
         recompute(module)
+    several, device = process_count(settings) > 1, device_of(settings.accelerator).type
+    if several and device != "cuda" and global_rank() == 0 and learns_statistics(module):
+        log.warning(
+            "batch norms see each process's own share of a batch (only on GPUs have they one statistic for all): the "
+            "outcome is not that of one process"
+        )
     if settings.channels_last:
         module.to(memory_format=torch.channels_last)
     with quiet_lightning():
         trainer = Trainer(
-            accelerator=settings.accelerator, devices=settings.devices, num_nodes=settings.num_nodes,
+            accelerator=device, devices=settings.devices, num_nodes=settings.num_nodes,
             # rows of W+ that are not trained yet have heads without gradients
-            strategy="ddp_find_unused_parameters_true" if process_count(settings) > 1 else "auto",
+            strategy="ddp_find_unused_parameters_true" if several else "auto",
+            sync_batchnorm=several and device == "cuda",  # else a batch norm would see one process's share of a batch
             precision=settings.precision, accumulate_grad_batches=accumulate,
             gradient_clip_val=settings.gradient_clip_val, max_steps=course.max_steps, max_epochs=-1,
             logger=[curves, *_dashboards(config, folder)], callbacks=followed,
@@ -101,6 +188,11 @@ def fit(
     if torch.distributed.is_initialized():  # what follows is done by one process, and metrics would wait for the others
         torch.distributed.destroy_process_group()
     return trainer, progress
+
+
+def learns_statistics(module: nn.Module) -> bool:
+    """Whether a batch norm in it is in training; those of frozen parts are not."""
+    return any(isinstance(part, _BatchNorm) and part.training for part in module.modules())
 
 
 class Recorder(Callback):

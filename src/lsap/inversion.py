@@ -32,10 +32,12 @@ class Renderer(Protocol):
     """Codes and per-image tensors in, images out; stateless, so that one serves every batch.
 
     key: its name in the registry.
+    generator: what it draws with.
     settings: what its class is built with, besides the generator: text, numbers, truth values, lists and dicts of them.
     """
 
     key: str
+    generator: Generator
 
     @property
     def settings(self) -> Mapping[str, Any]: ...
@@ -148,13 +150,16 @@ class Inversion:
     def render(self, codes: Tensor | None = None) -> Tensor:
         """Images [N, 3, size, size], about in [-1, 1], of these codes or of edited ones [N, L, C].
 
+        They are drawn, and stay, where the renderer's generator is; the inversion itself may be elsewhere.
+
         Raises:
             BadValue: another number of codes; `repeat` the inversion first to draw several edits of each image.
         """
         codes = self.codes if codes is None else codes
         if len(codes) != len(self):
             raise BadValue(f"{len(codes)} codes for {len(self)} images; draw several edits of each with repeat()")
-        return self.renderer(codes, self.state)
+        device = self.renderer.generator.latent_avg.device
+        return self.renderer(codes.to(device), {name: tensor.to(device) for name, tensor in self.state.items()})
 
     def select(self, index: Sequence[int]) -> Inversion:
         """The images at these places, in this order."""
@@ -169,7 +174,7 @@ class Inversion:
         return replace(self, names=names, codes=self.codes.repeat_interleave(times, 0), state=state)
 
     def to(self, device: torch.device | str) -> Inversion:
-        """The same with its tensors on a device; the renderer draws on that of its generator."""
+        """The same with its tensors on a device."""
         state = {name: tensor.to(device) for name, tensor in self.state.items()}
         return replace(self, codes=self.codes.to(device), state=state)
 

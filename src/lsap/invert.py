@@ -19,12 +19,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lsap.assembly import device_of, global_rank, process_count, refuse_nested_launch
+from lsap.assembly import device_of, global_rank, own_device, process_count, refuse_nested_launch
 from lsap.cli import command
 from lsap.embedders import Chosen, alignment, check, chosen_images, view_size
 from lsap.errors import BadValue, StoppedRun
 from lsap.evaluation.fidelity import Row, labels, synthetic_row
 from lsap.evaluation.inversions import inversion_report, overview
+from lsap.fitting import check_trainer
 from lsap.formats import Codes, write_codes
 from lsap.inversion import Embedded
 from lsap.measuring import MEASURES, means, measure, rows_of, same_images, stored_bytes, working_times, write_table
@@ -51,9 +52,10 @@ def invert(config: DictConfig) -> Inverted:
         BadValue, MissingFile: the configuration cannot run; nothing has been written.
         StoppedRun: the disk or the memory is full; what was done stays.
     """
+    check_trainer(config.trainer)
     check(config)
     refuse_nested_launch(config)
-    parts = RefinementParts(config, device_of(config.trainer.accelerator))
+    parts = RefinementParts(config, own_device(config.trainer))
     chosen = chosen_images(config, view_size(parts))
     *earlier, last = stages(parts, chosen)
     store = last.open(chosen.names, config.images_per_batch)
@@ -106,13 +108,14 @@ def run(config: DictConfig, parts: RefinementParts, chosen: Chosen, stage: Stage
 def work(config: DictConfig, stage: Stage, chosen: Chosen, store: Store, keeper: Callback) -> None:
     """Do what is left of a stage's plan; `keeper` writes the batches that were worked on into the store."""
     module = stage.module()
+    home = stage.generator.latent_avg.device  # Lightning leaves a module, and all that it shares, on the CPU
     bar = PlanProgress(store, f"{stage.title} on {chosen.label}")
     module.watch = bar.within
     pending = Pending(store, chosen) if stage.before is None else PendingInversions(store, chosen, stage)
     settings = config.trainer
     with quiet_lightning():
         trainer = Trainer(
-            accelerator=settings.accelerator, devices=settings.devices, num_nodes=settings.num_nodes,
+            accelerator=device_of(settings.accelerator).type, devices=settings.devices, num_nodes=settings.num_nodes,
             precision=settings.precision, logger=False, inference_mode=False, callbacks=[keeper, bar],
             strategy="ddp" if process_count(settings) > 1 else "auto", use_distributed_sampler=False,
             enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
@@ -131,6 +134,7 @@ def work(config: DictConfig, stage: Stage, chosen: Chosen, store: Store, keeper:
                 raise KeyboardInterrupt from None
             raise
         finally:
+            module.to(home)
             store.let_go()
             bar.stop()
         if torch.distributed.is_initialized():

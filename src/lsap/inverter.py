@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lsap import editors, given, kept
 from lsap.alignment import nscd
-from lsap.assembly import device_of, plain
+from lsap.assembly import own_device, plain
 from lsap.cli import composed, config_dir, explain, positive, searchpath
 from lsap.editing.effects import Reader
 from lsap.embedders import check, chosen_images, optimises, view_size
@@ -76,7 +76,7 @@ class Inverter:
         if self.config.images is None:
             self.config.images = LATER
         check(self.config)
-        self._parts = RefinementParts(self.config, device_of(config.trainer.accelerator))
+        self._parts = RefinementParts(self.config, own_device(config.trainer))
         self._known: dict[str, Direction] = {}
         if not optimises(self.config):
             with unwrapped():

@@ -18,13 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from lsap.assembly import device_of
 from lsap.cli import command
 from lsap.demo.pretraining import GeneratorPretraining, Pretraining
 from lsap.demo.weights import save
 from lsap.errors import BadValue
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.pictures import sheet
-from lsap.formats import read_state
+from lsap.formats import fingerprint, read_state
 from lsap.runs import AtomicCheckpoints, MetricsFile, ReadableProgress, quiet_lightning
 
 
@@ -56,11 +57,11 @@ def pretrain(config: DictConfig) -> Path:
         enable_version_counter=False,
     )
     resumed = str(checkpoint) if checkpoint.is_file() else None
-    first_step = torch.load(checkpoint, weights_only=True)["global_step"] if resumed else 0
+    first_step = AtomicCheckpoints().load_checkpoint(checkpoint, "cpu")["global_step"] if resumed else 0
     started = time.perf_counter()
     with quiet_lightning():
         trainer = Trainer(
-            accelerator="auto", devices=1, precision=config.precision, max_epochs=-1,
+            accelerator=device_of("auto").type, devices=1, precision=config.precision, max_epochs=-1,
             max_steps=module.max_steps * module.updates,
             callbacks=[
                 interval, Sheets(folder),
@@ -90,10 +91,10 @@ def _command(config: DictConfig) -> str:
 
 
 def _go_on_from(path: str | None, module: Pretraining) -> dict[str, Any] | None:
-    """Start the network from finished weights; returns the card of their making.
+    """Start the network from finished weights; returns the card of their making, or, without one, what they are.
 
     Raises:
-        MissingFile, BadValue: no such file, or weights of another network.
+        MissingFile, BadValue: no such file, weights of another network, or a card that cannot be read.
     """
     if path is None:
         return None
@@ -102,7 +103,15 @@ def _go_on_from(path: str | None, module: Pretraining) -> dict[str, Any] | None:
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
         raise BadValue(f"start_from={path}: these are not the weights of this target's network; name its safetensors")
     module.product.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()})
-    card: dict[str, Any] = json.loads(Path(path).with_suffix("").with_suffix(".card.json").read_text(encoding="utf-8"))
+    file = Path(path).with_name(f"{Path(path).stem}.card.json")
+    if not file.is_file():
+        return {"file": Path(path).name, "fingerprint": fingerprint(module.product)}
+    try:
+        card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadValue(
+            f"{file}, the card of start_from={path}, cannot be read ({error}); mend it or move it away"
+        ) from error
     return card
 
 

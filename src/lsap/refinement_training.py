@@ -17,8 +17,8 @@ from pytorch_lightning import LightningModule, Trainer
 from lsap.assembly import (
     check_seed,
     check_sizes,
-    device_of,
     global_rank,
+    own_device,
     process_count,
     refuse_missing,
     refuse_nested_launch,
@@ -28,7 +28,7 @@ from lsap.data import ImageDataModule, Source
 from lsap.embedders import OWN_TRUNK, TRUNK_NEED, Chosen
 from lsap.errors import BadValue
 from lsap.evaluation.report import training_report
-from lsap.fitting import Course, fit
+from lsap.fitting import Course, check_trainer, fit
 from lsap.formats import fingerprint, write_state
 from lsap.inversion import Embedded
 from lsap.invert import Clock, work
@@ -55,7 +55,7 @@ def train_refinement(config: DictConfig) -> Path:
     """
     check(config)
     refuse_nested_launch(config)
-    parts = RefinementParts(config, device_of(config.trainer.accelerator))
+    parts = RefinementParts(config, own_device(config.trainer))
     check_sizes(parts, loaded(parts, parts.training_images))
     folder = network_folder(parts)
     rank = global_rank()
@@ -106,6 +106,7 @@ def check(config: DictConfig) -> None:
     for name in ("images", "images_per_batch") if "examples" in node else ():
         positive(f"refinement.training.examples.{name}", node.examples[name])
     check_seed(config.seed)
+    check_trainer(config.trainer)
     if node.batch_size % (processes := process_count(config.trainer)):
         raise BadValue(
             f"refinement.training.batch_size={node.batch_size} cannot be shared equally by {processes} processes; take "

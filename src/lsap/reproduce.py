@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lsap.assembly import plain
+from lsap.assembly import plain, process_count
 from lsap.cli import command, composed, config_dir, searchpath
 from lsap.contest import Contest
 from lsap.entrants import completed
@@ -57,7 +57,7 @@ def reproduce(config: DictConfig) -> Path | None:
         The folder of `<domain>.csv`, `<domain>.md` (the claims) and `<domain>.provenance.json`; None for a dry run.
 
     Raises:
-        MissingFile, BadValue: no such experiment, or a domain that it does not run on.
+        MissingFile, BadValue: no such experiment, a domain that it does not run on, or several devices.
         StoppedRun: commands failed. All others were done; those are done when it is started again.
     """
     if config.experiment is None:
@@ -68,6 +68,7 @@ def reproduce(config: DictConfig) -> Path | None:
     if config.dry:
         print("\n".join(map(str, members)))
         return None
+    refuse_several_processes(members)
     claims = [claim_of(each, config.domain.name, config.seed) for each in experiment.claims]
     figures = [figure_of(each) for each in experiment.figures]
     done = run(members, config.outputs)
@@ -85,6 +86,25 @@ def reproduce(config: DictConfig) -> Path | None:
     if figures:
         draw(folder, config, figures, Evaluated(contest_of(config, experiment, done), values))
     return folder
+
+
+def refuse_several_processes(members: Sequence[Member]) -> None:
+    """Refuse commands that would run in several processes, before any of them runs; raises BadValue.
+
+    Each process would repeat the whole experiment, and all of them would then evaluate and write into the same folders.
+    """
+    distinct: dict[tuple[str, ...], DictConfig] = {}
+    for member in members:
+        settings = tuple(each for each in member.overrides if each.startswith(("trainer", "preset")))
+        if (member.verb, *settings) not in distinct:
+            distinct[member.verb, *settings] = composed(member.verb, settings, searchpath())
+    for config in distinct.values():
+        if process_count(config.trainer) > 1:
+            raise BadValue(
+                f"trainer.devices={config.trainer.devices}: an experiment runs in one process; give its long commands "
+                "on several devices first (dry=true lists them), then reproduce with={trainer.devices:1}, which finds "
+                "them done"
+            )
 
 
 def run(members: Sequence[Member], outputs: str) -> Done:

@@ -23,21 +23,21 @@ from lsap.assembly import (
     check,
     check_sizes,
     check_trainable,
-    device_of,
     fill_encoder,
     global_rank,
+    own_device,
     refuse_nested_launch,
 )
 from lsap.cli import command
 from lsap.data import ImageDataModule
 from lsap.embedding import EncoderTraining, RowEncoder
-from lsap.encoder_runs import run_folder
+from lsap.encoder_runs import training_folder
 from lsap.errors import BadValue
 from lsap.evaluation.fidelity import Row, evaluate, evaluate_mean_latent, labels, synthetic_row
 from lsap.evaluation.pictures import reconstruction_grid
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.report import row_title, training_report
-from lsap.fitting import Course, fit
+from lsap.fitting import Course, check_trainer, fit
 from lsap.formats import fingerprint, write_state
 from lsap.refinement_training import train_refinement
 from lsap.refining import NONE
@@ -67,11 +67,12 @@ def train(config: DictConfig) -> Trained:
             f"checkpoint={config.checkpoint} names the encoder that a refinement is trained over, and refinement=none; "
             "to start this training from an encoder, give init="
         )
+    check_trainer(config.trainer)
     check(config)
     refuse_nested_launch(config)
-    parts = Parts(config, device_of(config.trainer.accelerator))
+    parts = Parts(config, own_device(config.trainer))
     data = parts.data()
-    folder = run_folder(config, parts, data.train.names)
+    folder = training_folder(config, parts, data.train.names)
     rank = global_rank()
     if folder.state() == "finished":
         return _finished_before(folder, rank)

@@ -15,6 +15,7 @@ from lsap import editors
 from lsap.cli import composed, searchpath
 from lsap.edit import digest, searched, strengths_on
 from lsap.edited import Edit, Work, reader_label
+from lsap.editing.directions import Unreadable
 from lsap.editing.effects import Reader, incremental
 from lsap.embedders import Chosen, InversionParts, optimises
 from lsap.embedding import Embedding
@@ -22,8 +23,8 @@ from lsap.entrants import Bare, Entrant, embedding_config
 from lsap.errors import BadValue, LsapError
 from lsap.evaluation import protocols
 from lsap.evaluation.editability import round_trip
-from lsap.evaluation.fidelity import Identity, seven_digits
-from lsap.evaluation.kept import Kept, Rows
+from lsap.evaluation.fidelity import Identity
+from lsap.evaluation.kept import Kept, Rows, finite
 from lsap.formats import fingerprint
 from lsap.inversion import Inversion
 from lsap.runs import Store
@@ -79,6 +80,8 @@ class Trials:
     def run(self, entrant: Entrant, names: Sequence[str], where: Callable[[bool], Kept]) -> Rows:
         """The numbers of every edit of a method's images, by image; empty where its inversions cannot be edited.
 
+        An edit whose effect cannot be read has no numbers on that image. Where that is so on all, a note says it.
+
         Args:
             entrant: the method.
             names: of the images that are compared.
@@ -94,22 +97,25 @@ class Trials:
         again = self.encoder(entrant)
         folder = where(again is not None)
         work = Work(self.parts, source, source, self.edits, self.reader, None)
-        fixed: list[Edit] = []
+        fixed: list[Edit] | None = None
         rows: Rows = {}
         for batch in source.batches:
             wanted = [name for name in batch.names if name in set(names)]
             kept = folder.find(batch.number)
             if kept is None and wanted:
-                fixed = fixed or self._strengths(work, folder)
+                fixed = self._strengths(work, folder) if fixed is None else fixed
                 inversion = source.load(batch, self.parts.generator)
                 assert inversion is not None, "images without an inversion are not compared"
                 shown = inversion.select([inversion.names.index(name) for name in wanted]).to(self.parts.device)
                 kept = folder.keep(batch.number, self._batch(work, shown, fixed, again))
             rows |= kept or {}
+        for name in self.names if rows else ():
+            if all(row.get(f"strength/{name}") is None for row in rows.values()):
+                self.notes.append(f"{entrant.name}: {name}, as its effect cannot be read on any of the images")
         return rows
 
     def _strengths(self, work: Work, folder: Kept) -> list[Edit]:
-        """The edits with the strengths that hold for the whole method, where there are such."""
+        """The edits that can be read, with the strengths that hold for the whole method, where there are such."""
         found = []
         for one in self.edits:
             if one.column is None or self.settings["matched"] != "run":
@@ -118,10 +124,14 @@ class Trials:
             key = f"strength-{one.direction.name}"
             known = folder.find(key)
             if known is None:
-                values = dict(zip(one.labels, searched(work, one, self.matched_on), strict=True))
-                known = folder.keep(key, {"strength": values})
+                try:
+                    values: list[float | None] = [*searched(work, one, self.matched_on)]
+                except Unreadable:
+                    values = [None for _ in one.labels]
+                known = folder.keep(key, {"strength": dict(zip(one.labels, values, strict=True))})
             strengths = [known["strength"][label] for label in one.labels]
-            found.append(Edit(one.direction, one.way, one.column, torch.tensor(strengths)))
+            if None not in strengths:
+                found.append(Edit(one.direction, one.way, one.column, torch.tensor(strengths)))
         return found
 
     @torch.no_grad()
@@ -139,33 +149,37 @@ class Trials:
             moved = one.direction.moved(inversion.codes, strength)
             image = inversion.render(moved)
             after = work.view(image)
-            found[f"strength/{name}"] = strength
+            mine = {"strength": strength}
             if self.identity is not None:
                 seen = self.protocol.drawn(parts.picture_rows(image))
-                found[f"identity/{name}"] = self.identity.each(seen, images.to(seen.device))
+                mine["identity"] = self.identity.each(seen, images.to(seen.device))
             if one.column is not None and self.reader is not None:
                 change = self.reader(after).float() - self.reader(before).float()
                 others = torch.cat([change[:, : one.column], change[:, one.column + 1 :]], 1).abs()
-                found[f"effect/{name}"] = change[:, one.column]
-                found[f"leakage/{name}"] = others.nanmean(1)
+                mine |= {"effect": change[:, one.column], "leakage": others.nanmean(1)}
                 if self.truth is not None:
                     attribute = self.reader.names[one.column]
-                    known = self.truth.edit(before, after, attribute, names)
-                    found |= {f"{key}/{name}": value for key, value in known.items()}
+                    mine |= self.truth.edit(before, after, attribute, names)
             if again is not None:
-                found[f"lec/{name}"] = round_trip(
+                mine["lec"] = round_trip(
                     inversion.codes,
                     lambda codes, moved=moved: moved,  # type: ignore[misc]
                     lambda codes, one=one, s=strength: one.direction.moved(codes, -s),  # type: ignore[misc]
                     lambda codes, after=after: after,  # type: ignore[misc]
                     lambda drawn: again(drawn, names),
                 )
+            unread = strength == 0  # steps are not 0, so this image was not edited
+            for key, value in mine.items():
+                found[f"{key}/{name}"] = value.double().masked_fill(unread.to(value.device), torch.nan)
         values = {key: value.double().cpu().tolist() for key, value in found.items()}
-        return {n: {key: _number(value[i]) for key, value in values.items()} for i, n in enumerate(names)}
+        return {n: {key: finite(value[i]) for key, value in values.items()} for i, n in enumerate(names)}
 
     @torch.no_grad()
     def drawn(self, entrant: Entrant, names: Sequence[str], rows: Rows) -> dict[str, Tensor]:
-        """The edits of a few images, as their numbers were measured: name of the edit → [N, 3, h, w]."""
+        """The edits of a few images, as their numbers were measured: name of the edit → [N, 3, h, w].
+
+        One that was not made, as nobody can read its effect, is grey.
+        """
         if entrant.source is None:
             return {}
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
@@ -176,9 +190,11 @@ class Trials:
                 continue
             shown = inversion.select([inversion.names.index(name) for name in wanted]).to(self.parts.device)
             for one in self.edits:
-                strength = [rows[name].get(f"strength/{one.direction.name}") or 0.0 for name in wanted]
-                moved = one.direction.moved(shown.codes, torch.tensor(strength).to(shown.codes))
+                known = [rows[name].get(f"strength/{one.direction.name}") for name in wanted]
+                strength = torch.tensor([0.0 if value is None else value for value in known])
+                moved = one.direction.moved(shown.codes, strength.to(shown.codes))
                 seen = self.parts.view(shown.render(moved)).float().cpu()
+                seen[torch.tensor([value is None for value in known])] = 0.0
                 found[one.direction.name] |= dict(zip(wanted, seen, strict=True))
         return {edit: torch.stack([each[name] for name in names]) for edit, each in found.items()}
 
@@ -207,11 +223,6 @@ class Trials:
             return codes
 
         return embed
-
-
-def _number(value: float) -> float | None:
-    """A number for a file of results; None for one that is none."""
-    return seven_digits(value) if value == value and abs(value) != float("inf") else None
 
 
 def reembedding(entrant: Entrant, parts: InversionParts) -> Embedding | None:

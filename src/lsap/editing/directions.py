@@ -7,6 +7,7 @@ direction and generator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,14 @@ from torch import Tensor
 from lsap.errors import BadValue
 from lsap.formats import Direction
 from lsap.formats.directions import SPREAD, same_generator
+
+
+class OutOfReach(BadValue):
+    """A change that no strength within the limit brings about."""
+
+
+class Unreadable(BadValue):
+    """A change that nobody can read off any of the images, so that no strength can be found for it."""
 
 
 def data_direction(name: str, w: Tensor, values: Tensor, generator: str) -> Direction:
@@ -124,27 +133,38 @@ def matched_strength(
         steps: most halvings.
 
     Raises:
-        BadValue: the target is not reached within the limit.
+        OutOfReach: the target is not reached within the limit.
+        Unreadable: at a strength that was tried the change is no number.
     """
     if target == 0:
         return 0.0
     sign = 1.0 if target > 0 else -1.0
+
+    def read(size: float) -> float:
+        reached = change(sign * size)
+        if not math.isfinite(reached):
+            raise Unreadable(
+                f"at strength {sign * size:g} the attribute cannot be read off any of the images, so nobody knows how "
+                "strong an edit must be; choose another reader or other images, or give strength= in place of effect="
+            )
+        return reached
+
     low, high = 0.0, min(0.5, limit)
-    reached = change(sign * high)
+    reached = read(high)
     while sign * reached < sign * target:
         if high >= limit:
-            raise BadValue(
+            raise OutOfReach(
                 f"a change of {target:g} is out of reach: at strength {sign * limit:g} it is {reached:g}; "
                 "ask for a smaller change, or leave out images on which the attribute is already at its end"
             )
         low, high = high, min(2 * high, limit)
-        reached = change(sign * high)
+        reached = read(high)
     if abs(reached - target) <= tolerance * abs(target):
         return sign * high
     middle = (low + high) / 2
     for _ in range(steps):
         middle = (low + high) / 2
-        reached = change(sign * middle)
+        reached = read(middle)
         if abs(reached - target) <= tolerance * abs(target):
             break
         low, high = (middle, high) if sign * reached < sign * target else (low, middle)

@@ -9,8 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lsap.editing.directions import apply, data_direction, matched_strength, matched_strengths
-from lsap.errors import BadValue
+from lsap.editing.directions import OutOfReach, apply, data_direction, matched_strength, matched_strengths
 from lsap.formats import CoordinateDirection, Direction
 
 
@@ -76,6 +75,9 @@ def match(
     """Find the strength at which an edit of these codes [N, L, C] has the wanted mean effect, and measure its leakage.
 
     Where the effect is out of reach, the edit is made at the strength `LIMIT`, and its `effect` says how far it got.
+
+    Raises:
+        Unreadable: the attribute cannot be read on any of the images.
     """
 
     def attributes(moved: Tensor) -> Tensor:
@@ -146,7 +148,11 @@ class MatchedOnAverage:
     def strengths(
         self, codes: Tensor, direction: Direction, column: int | None, attributes: Attributes | None
     ) -> Tensor:
-        """Searched on these images; those on which the attribute cannot be read take no part."""
+        """Searched on these images; those on which the attribute cannot be read take no part.
+
+        Raises:
+            Unreadable: it cannot be read on any of them.
+        """
         assert column is not None
         assert attributes is not None
         before = attributes(codes)[:, column]
@@ -158,7 +164,7 @@ class MatchedOnAverage:
         for target in self.steps:
             try:
                 found.append(matched_strength(effect, target, limit=self.limit, tolerance=0.02))
-            except BadValue:
+            except OutOfReach:
                 found.append(self.limit if target > 0 else -self.limit)
         return torch.tensor(found, dtype=torch.float32).expand(len(codes), -1)
 

@@ -67,13 +67,13 @@ class CodePool:
         if code.ndim == 2:
             code = code[rng.randint(0, len(code) - 1)]
         if len(self.kept) < self.size:
-            self.kept.append(code)
+            self.kept.append(code.clone())  # not a view, which would keep the whole batch
             return code
         if rng.uniform(0, 1) <= 0.5:
             return code
         place = rng.randint(0, self.size - 1)
-        found, self.kept[place] = self.kept[place], code
-        return found.to(code.device)
+        found, self.kept[place] = self.kept[place], code.clone()
+        return found
 
 
 class Adversary(nn.Module):
@@ -98,7 +98,7 @@ class Adversary(nn.Module):
     ) -> None:
         super().__init__()
         for name, rate, least in (("lr", lr, "above 0"), ("r1", r1, "from 0 upwards")):
-            if not math.isfinite(rate) or rate < 0 or (rate == 0 and name == "lr"):
+            if not _number(rate) or rate < 0 or (rate == 0 and name == "lr"):
                 raise BadValue(f"adversary.{name}={rate}: {name} is a number {least}")
         for name, count in (("r1_every", r1_every), ("pool", pool)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -153,8 +153,13 @@ class Adversary(nn.Module):
         """Go on from what `progress` gave; to be called when the module is on the device that it will train on."""
         self.discriminator.load_state_dict(progress["discriminator"])
         self.optimizer.load_state_dict(progress["optimizer"])
+        device = next(self.discriminator.parameters()).device
         for side, pool in self.pools.items():
-            pool.kept = list(progress["pools"].get(side, ()))
+            pool.kept = [code.to(device) for code in progress["pools"].get(side, ())]
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def discrimination(discriminator: LatentDiscriminator, real: Tensor, fake: Tensor) -> Tensor:

@@ -170,6 +170,7 @@ class Iterated(nn.Module):
         super().__init__()
         self.encoder, self.generator, self.view = encoder, generator, view
         self.iterations = checked_iterations(iterations)
+        self.training = encoder.training  # as its parts are; a new module would say otherwise
 
     @property
     def latent_avg(self) -> Tensor:

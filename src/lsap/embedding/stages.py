@@ -11,14 +11,14 @@ from lsap.errors import BadValue
 class Stages(Protocol):
     """A schedule: how many rows of W+ are trained at a step."""
 
-    def stage(self, batches_seen: int) -> int:
-        """The last row that is trained in the batch after `batches_seen` batches, in 0..n_latent - 1."""
+    def stage(self, steps_seen: int) -> int:
+        """The last row that is trained in the optimiser step after `steps_seen` of them, in 0..n_latent - 1."""
         ...
 
 
 @dataclass(frozen=True)
 class AllRows:
-    """Every row from the first batch on, as pSp trains.
+    """Every row from the first step on, as pSp trains.
 
     Args:
         n_latent: rows of W+.
@@ -28,31 +28,31 @@ class AllRows:
     n_latent: int
     max_steps: int
 
-    def stage(self, batches_seen: int) -> int:
+    def stage(self, steps_seen: int) -> int:
         """The last row of all, always."""
         return self.n_latent - 1
 
 
 @dataclass(frozen=True)
 class ProgressiveStages:
-    """The last row of W+ that is trained, as a function of the batches seen so far.
+    """The last row of W+ that is trained, as a function of the optimiser's steps so far.
 
-    Only row 0, the base of all rows, is trained at first; row i gets its own difference from batch
-    `start + every * (i - 1)` on. As published: 20 000, and then one row every 2 000 batches (e4e, and LSAP's paper) or
-    every 100 (the released configuration of LSAP).
+    Only row 0, the base of all rows, is trained at first; row i gets its own difference from step
+    `start + every * (i - 1)` on. As published: 20 000, and then one row every 2 000 steps (e4e, and LSAP's paper) or
+    every 100 (the released configuration of LSAP). A step is a batch, or as many of them as are accumulated.
 
     Args:
         n_latent: rows of W+.
-        max_steps: length of the training in batches; what fractions are fractions of.
-        start: when row 1 comes in: a number of batches, or, below 1, a fraction of `max_steps`.
-        every: batches from row to row, or, below 1, a fraction of `max_steps`.
+        max_steps: length of the training in optimiser steps; what fractions are fractions of.
+        start: when row 1 comes in: a number of steps, or, below 1, a fraction of `max_steps`.
+        every: steps from row to row, or, below 1, a fraction of `max_steps`.
 
     Raises:
-        BadValue: a negative number or fewer than one row.
+        BadValue: no number from 0 upwards, or fewer than one row.
 
     Example:
         >>> short = ProgressiveStages(n_latent=10, max_steps=2000, start=0.05, every=0.05)
-        >>> [short.stage(batches) for batches in (0, 99, 100, 200, 900, 1999)]
+        >>> [short.stage(steps) for steps in (0, 99, 100, 200, 900, 1999)]
         [0, 0, 1, 2, 9, 9]
     """
 
@@ -63,20 +63,20 @@ class ProgressiveStages:
 
     def __post_init__(self) -> None:
         for name, value in (("start", self.start), ("every", self.every)):
-            if value < 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise BadValue(
-                    f"stages.{name}={value}: a number of batches or, below 1, a fraction of max_steps; from 0 up"
+                    f"stages.{name}={value}: a number of steps from 0 upwards or, below 1, a fraction of max_steps"
                 )
         if self.n_latent < 1:
             raise BadValue(f"n_latent={self.n_latent}: an encoder has at least one row")
 
     def begins(self, row: int) -> int:
-        """The batch from which on a row is trained."""
-        return 0 if row == 0 else round(self._batches(self.start) + self._batches(self.every) * (row - 1))
+        """The optimiser step from which on a row is trained."""
+        return 0 if row == 0 else round(self._steps(self.start) + self._steps(self.every) * (row - 1))
 
-    def stage(self, batches_seen: int) -> int:
-        """The last row that is trained in the batch after `batches_seen` batches, in 0..n_latent - 1."""
-        return max(row for row in range(self.n_latent) if self.begins(row) <= batches_seen)
+    def stage(self, steps_seen: int) -> int:
+        """The last row that is trained in the optimiser step after `steps_seen` of them, in 0..n_latent - 1."""
+        return max(row for row in range(self.n_latent) if self.begins(row) <= steps_seen)
 
-    def _batches(self, value: float) -> float:
+    def _steps(self, value: float) -> float:
         return value * self.max_steps if value < 1 else value

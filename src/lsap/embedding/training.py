@@ -62,12 +62,13 @@ class EncoderTraining(LightningModule):
         self.make_optimizer = optimizer
         self.seed = seed
         self.batches_seen = 0
+        self.batches_per_step = 1
         self.strict_loading = False  # checkpoints hold the encoder only; everything frozen comes from its own file
 
     @property
     def stage(self) -> int:
-        """The last row of W+ that is trained at the coming step."""
-        return self.stages.stage(self.batches_seen)
+        """The last row of W+ that is trained in the coming batch; batches that are accumulated are one step."""
+        return self.stages.stage(self.batches_seen // self.batches_per_step)
 
     @property
     def inverter(self) -> nn.Module:
@@ -84,6 +85,9 @@ class EncoderTraining(LightningModule):
         output = self.view(self.generator.synthesis(styles, noise=noise))
         chosen = [styles[name] for name in self.space.names]
         return Fit(images=images, output=output, w_plus=w_plus, styles=chosen, stage=stage)
+
+    def setup(self, stage: str) -> None:
+        self.batches_per_step = self.trainer.accumulate_grad_batches
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
         torch.manual_seed(derive(self.seed, "step", self.batches_seen, self.global_rank))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lsap.errors import BadValue
+from lsap.evaluation.fidelity import seven_digits
 
 BATCH = 8  # images of a batch in the published script, which its value depends on
 TAILS = (1.0, 99.0)  # percentiles beyond which a batch is dropped
@@ -112,3 +113,13 @@ class LEC(Metric):
         numbers, distances = (dim_zero_cat(s).cpu().numpy() for s in (self.numbers, self.distances))
         found: np.ndarray = distances[np.unique(numbers, return_index=True)[1]]
         return found
+
+
+def published_lec(values: Sequence[float | None], batch: int) -> float | None:
+    """LEC of distances in the order of the images, with its rule about batches; None where there is no value."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    metric = LEC(batch)
+    metric.update(torch.tensor(known, dtype=torch.float64), torch.arange(len(known)))
+    return seven_digits(metric.compute())

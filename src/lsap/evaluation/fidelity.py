@@ -347,12 +347,14 @@ def _same_shape(output: Tensor, images: Tensor) -> None:
 
 @contextmanager
 def _evaluating(embed: object) -> Iterator[None]:
-    """Evaluation mode for the while, where `embed` is a module in training."""
-    if not (isinstance(embed, nn.Module) and embed.training):
+    """Evaluation mode for the while, where `embed` is a module; each part of it then goes back to its own."""
+    if not isinstance(embed, nn.Module):
         yield
         return
+    modes = {part: part.training for part in embed.modules()}
     embed.eval()
     try:
         yield
     finally:
-        embed.train()
+        for part, mode in modes.items():
+            part.training = mode

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lsap
+from lsap.evaluation.fidelity import seven_digits
 from lsap.runs.atomic import write_json
 
 Rows = dict[str, dict[str, Any]]  # image name → key → number or None
+
+
+def finite(value: float) -> float | None:
+    """A number for a file of results; None for one that is none."""
+    return seven_digits(value) if math.isfinite(value) else None
 
 
 class Kept:

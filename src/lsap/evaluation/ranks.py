@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from lsap.evaluation.tables import interval, resamples
+from lsap.ranking import correlation, spearman, standard
 
 LEAST = 3  # images that a rank correlation takes at least
 EVERY, IMAGES = "all methods", "per image"  # scopes beside those of single methods
@@ -43,15 +43,6 @@ class Correlation:
         return asdict(self)
 
 
-def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Rank correlation along the last axis of arrays of equal shape; NaN where all values of one are equal.
-
-    >>> round(float(spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]))), 6)
-    1.0
-    """
-    return _product(_standard(x), _standard(y))
-
-
 def rank_correlations(
     methods: Mapping[str, Numbers], predictors: Sequence[str], targets: Sequence[str], seed: int = 0, count: int = 1000
 ) -> list[Correlation]:
@@ -76,8 +67,8 @@ def rank_correlations(
     several = len(methods) > 1
     scopes = {name: slice(i, i + 1) for i, name in enumerate(methods)} | ({EVERY: slice(None)} if several else {})
     for scope, rows in scopes.items():
-        ranks = {key: _standard(_drawn(values[key][rows], places)) for key in used}
-        found += [one for p, t in pairs if (one := _told(p, t, scope, _product(ranks[p], ranks[t]), n))]
+        ranks = {key: standard(_drawn(values[key][rows], places)) for key in used}
+        found += [one for p, t in pairs if (one := _told(p, t, scope, correlation(ranks[p], ranks[t]), n))]
     if several:
         for p, t in pairs:
             each = spearman(values[p].T, values[t].T)  # of the methods, on every image
@@ -95,21 +86,6 @@ def _has(numbers: Numbers, key: str) -> bool:
 def _drawn(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The values [M, N] of every bootstrap sample in one row, [count, M · N]."""
     return values[:, places].transpose(1, 0, 2).reshape(len(places), -1)
-
-
-def _standard(values: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis, centred and of unit length; NaN where all values are equal."""
-    ranks = rankdata(values, axis=-1)
-    ranks = ranks - ranks.mean(-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        standard: np.ndarray = ranks / np.sqrt((ranks**2).sum(-1, keepdims=True))
-    return standard
-
-
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of standard ranks; their correlation."""
-    product: np.ndarray = np.einsum("...i,...i->...", a, b)
-    return product
 
 
 def _told(predictor: str, target: str, scope: str, rho: np.ndarray, n: int) -> Correlation | None:

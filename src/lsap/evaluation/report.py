@@ -6,7 +6,6 @@ Both are composed of the parts in `page`. Rows of numbers are those of `fidelity
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,7 @@ from lsap.evaluation.page import (
     write_report,
 )
 from lsap.evaluation.pictures import Column
+from lsap.runs.atomic import read_json
 
 __all__ = ["comparison_report", "duration", "fidelity_table", "training_report", "write_report"]
 
@@ -369,10 +369,4 @@ def _footer() -> str:
 def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise MissingFile(f"{path} does not exist; it is written when training ends")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadValue(f"{path} is no valid JSON ({error}); delete it and start the run again") from error
-    if not isinstance(content, dict):
-        raise BadValue(f"{path} holds no JSON object; delete it and start the run again")
-    return content
+    return read_json(path, "delete it and start the run again", dict)

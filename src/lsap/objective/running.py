@@ -61,14 +61,21 @@ class Running:
         """Gradients of the losses [N]; they are summed, so that no image's gradient knows of another image."""
         self.optimizer.zero_grad()
         loss.sum().backward()
-        self.last = loss.detach().tolist()
 
     def sound(self, loss: Tensor) -> list[bool]:
-        """Of every image, whether its loss and all its gradients are finite."""
+        """Of every image, whether its loss and all its gradients are finite; keeps the losses in `last`.
+
+        A sum is finite only if all that it is over is, so that a step costs one reduction per variable, and all comes
+        to the host at once. Only where a sum is not, which may be for its size alone, every number is looked at.
+        """
+        gradients = [v.grad.reshape(len(loss), -1) for v in self.variables if v.grad is not None]
+        sums = torch.stack([loss.detach(), *(gradient.sum(1) for gradient in gradients)])
+        self.last, totals = torch.stack([sums[0], sums.sum(0)]).tolist()
+        if all(map(math.isfinite, totals)):
+            return [True] * len(totals)
         fine = loss.detach().isfinite()
-        for variable in self.variables:
-            if variable.grad is not None:
-                fine = fine & variable.grad.isfinite().view(len(fine), -1).all(1)
+        for gradient in gradients:
+            fine = fine & gradient.isfinite().all(1)
         return fine.tolist()
 
     def broken(self, loss: Tensor, values: Mapping[str, Tensor], step: int) -> dict[str, str]:

@@ -173,7 +173,7 @@ class Objective(nn.Module):
         terms: name → (weight, term). Terms of weight 0 are dropped and cost nothing.
 
     Raises:
-        BadValue: a weight is negative or not a finite number.
+        BadValue: a weight is negative or not a finite number, or there is no term with a weight above 0.
 
     Example:
         >>> image = torch.zeros(2, 3, 8, 8)
@@ -188,6 +188,10 @@ class Objective(nn.Module):
             if not (math.isfinite(weight) and weight >= 0):
                 raise BadValue(f"lambda_{name}={weight}: a weight is a number from 0 upwards; 0 leaves the term out")
         self.weights = {name: float(weight) for name, (weight, _) in terms.items() if weight > 0}
+        if not self.weights:
+            raise BadValue(
+                "all weights (lambda_…) are 0, so there is nothing to minimise; give one of them a number above 0"
+            )
         self.terms = nn.ModuleDict({name: terms[name][1] for name in self.weights})
 
     def forward(self, fit: Fit) -> dict[str, Tensor]:

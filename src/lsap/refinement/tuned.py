@@ -80,12 +80,16 @@ class Tuned(abc.ABC):
     def __init__(self, generator: Generator, own_noise: bool = False) -> None:
         self.generator = generator
         self.own_noise = own_noise
-        self.weights = tunable(generator)
         self.layers = [layer.name for layer in generator.layers if layer.demodulates]
 
     @property
     def settings(self) -> Mapping[str, Any]:
         return {"own_noise": self.own_noise}
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What is added to, by name, wherever the generator is now."""
+        return tunable(self.generator)
 
     @abc.abstractmethod
     def packed(self, differences: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import abc
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from lsap.errors import BadValue, nearest
+from lsap.ranking import Values, spearman
 
-Values = NDArray[np.float64]
 T = TypeVar("T")
 Verdict = Literal["holds", "does not hold", "open", "not tested"]
 DRAWS = 2000  # of the bootstrap
@@ -27,7 +26,7 @@ LEVEL = 0.95
 
 
 class NotMeasured(BadValue):
-    """A claim needs a number that nobody measured."""
+    """A claim needs a number that nobody measured, or that is none."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ class Finding:
 
     Attributes:
         says: the claim, in words.
-        verdict: "open" where the interval has both answers in it, "not tested" where a number is missing.
+        verdict: "open" where the interval has both answers in it, "not tested" where a number is missing or undefined.
         value, low, high: the claim's number (see its class) and its 95 % interval; None where it was not tested.
-        wanted: what the number should be, or which one is missing.
+        wanted: what the number should be; of a claim that was not tested, why not.
     """
 
     says: str
@@ -108,6 +107,7 @@ class Claim(abc.ABC):
 
     wanted: str
     draws: ClassVar[int] = DRAWS
+    undefined: ClassVar[str] = "a measure that it divides by is 0, so it has no number"
 
     def __init__(self, says: str, seed: int = 0) -> None:
         self.says, self.seed = says, seed
@@ -128,13 +128,17 @@ class Claim(abc.ABC):
         """Put it to the test.
 
         Raises:
-            NotMeasured: something that it needs is not in the table.
+            NotMeasured: something that it needs is not in the table, or its number or an end of the interval is none.
             BadValue: methods were not run on the same images.
         """
         needed = of_common_images([table(method, measure) for method, measure in self.needs()])
-        value = self.number(needed)
-        drawn = np.array([self.number(values) for values in resampled(needed, self.seed, self.draws)])
-        low, high = (float(q) for q in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = self.number(needed)
+            drawn = np.array([self.number(values) for values in resampled(needed, self.seed, self.draws)])
+            known = drawn[~np.isnan(drawn)]  # a sample of equal images ranks nothing
+            low, high = map(float, np.quantile(known if len(known) else drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+        if not all(map(math.isfinite, (value, low, high))):
+            raise NotMeasured(self.undefined)
         ends = {self.holds(low), self.holds(high)}
         verdict: Verdict = "open" if len(ends) == 2 else "holds" if self.holds(value) else "does not hold"
         return Finding(self.says, verdict, value, low, high, self.wanted)
@@ -168,9 +172,10 @@ class Less(Claim):
         return [(method, self.measure) for method in (*self.lower, *self.higher)]
 
     def number(self, values: Sequence[Values]) -> float:
-        means = [float(each.mean()) for each in values]
+        means = [each.mean() for each in values]
         lower, higher = means[: len(self.lower)], means[len(self.lower) :]
-        return max((low - high) / abs(high) for low, high in itertools.product(lower, higher))
+        pairs = itertools.product(lower, higher)
+        return float(np.max([(low - high) / abs(high) for low, high in pairs]))  # NaN where one of them is
 
     def holds(self, number: float) -> bool:
         return number < -self.by
@@ -199,8 +204,8 @@ class Plateau(Claim):
         return [(method, self.measure) for method in (self.first, self.begins, self.ends)]
 
     def number(self, values: Sequence[Values]) -> float:
-        first, begins, ends = (float(each.mean()) for each in values)
-        return abs(ends - begins) / abs(begins - first)
+        first, begins, ends = (each.mean() for each in values)
+        return float(abs(ends - begins) / abs(begins - first))
 
     def holds(self, number: float) -> bool:
         return number < self.share
@@ -227,8 +232,8 @@ class CheaperThan(Claim):
         return [(method, measure) for measure in (self.gain, self.cost) for method in (self.plain, self.changed)]
 
     def number(self, values: Sequence[Values]) -> float:
-        before, after, cheap, dear = (float(each.mean()) for each in values)
-        return (1 - after / before) - (dear / cheap - 1)
+        before, after, cheap, dear = (each.mean() for each in values)
+        return float((1 - after / before) - (dear / cheap - 1))
 
     def holds(self, number: float) -> bool:
         return number > 0
@@ -250,6 +255,7 @@ class RanksWithin(Claim):
 
     wanted = "above 0"
     draws = RANKED
+    undefined = "all values of one measure are equal, so nothing is ranked"
 
     def __init__(
         self,
@@ -271,7 +277,7 @@ class RanksWithin(Claim):
         of_methods = np.array(values).reshape(len(self.methods), -1, *values[0].shape)  # [M, measures, S, N]
         known = len(self.predictors)
         target = self.sets(of_methods[:, known:].mean(1))
-        own, *rival = (float(_spearman(self.sets(of_methods[:, place]), target).mean()) for place in range(known))
+        own, *rival = (float(spearman(self.sets(of_methods[:, place]), target).mean()) for place in range(known))
         return own - sum(rival)
 
     def sets(self, values: Values) -> Values:
@@ -287,15 +293,6 @@ class RanksAcross(RanksWithin):
 
     def sets(self, values: Values) -> Values:
         return values.swapaxes(0, 1).reshape(values.shape[1], -1)
-
-
-def _spearman(x: Values, y: Values) -> Values:
-    """Rank correlation along the last axis; 0 where all values of one are equal, as nothing is ranked then."""
-    x, y = (rankdata(each, axis=-1) for each in (x, y))
-    x, y = (each - each.mean(-1, keepdims=True) for each in (x, y))
-    lengths = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
-    found: Values = (x * y).sum(-1) / np.where(lengths > 0, lengths, 1.0)
-    return found
 
 
 CLAIMS: Mapping[str, type[Claim]] = {
@@ -321,7 +318,7 @@ def claim_of(described: Mapping[str, Any], domain: str, seed: int = 0) -> Claim:
 
 
 def judged(claim: Claim, table: Table) -> Finding:
-    """What became of a claim; where a number that it needs is missing, it says which."""
+    """What became of a claim; where a number that it needs is missing or undefined, it says which."""
     try:
         return claim.check(table)
     except NotMeasured as error:

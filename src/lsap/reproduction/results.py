@@ -97,7 +97,7 @@ def measured(values: Sequence[Measured], experiment: Experiment) -> Results:
             over = each.values.mean(1)
             row[each.measure] = (each.mean, float(over.std(ddof=1)) if len(over) > 1 else None)
     for name, other in experiment.gain.items():
-        if name in rows and other in rows:
+        if name in rows and other in rows and rows[other]["mse"][0] != 0:  # perfect pictures leave no ratio
             rows[name][GAIN] = (rows[name]["mse"][0] / rows[other]["mse"][0] - 1, None)
     columns = [*experiment.measures, *([GAIN] if experiment.gain else [])]
     return Results(rows, columns, seeds, images)

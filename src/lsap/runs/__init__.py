@@ -1,6 +1,6 @@
 """Work that lasts: run folders, files that are whole or absent, and what a run ran on."""
 
-from lsap.runs.atomic import replacing, save_safetensors, write_bytes, write_json, write_text
+from lsap.runs.atomic import read_json, replacing, save_safetensors, write_bytes, write_json, write_text
 from lsap.runs.checkpoints import AtomicCheckpoints, LastCheckpoint
 from lsap.runs.curves import MetricsFile
 from lsap.runs.folder import RunFolder
@@ -22,6 +22,7 @@ __all__ = [
     "manifest",
     "peak_memory",
     "quiet_lightning",
+    "read_json",
     "replacing",
     "save_safetensors",
     "write_bytes",

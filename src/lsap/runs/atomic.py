@@ -13,15 +13,17 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from torch import Tensor
 
-from lsap.errors import StoppedRun
+from lsap.errors import BadValue, MissingFile, StoppedRun
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 SUFFIX = ".unfinished"
+NAMED: Mapping[type, str] = {dict: "JSON object", list: "JSON array"}
+T = TypeVar("T", dict[str, Any], list[Any])
 
 
 @contextmanager
@@ -70,6 +72,29 @@ def write_json(path: str | Path, value: Any) -> None:
     NaN and infinity, which JSON lacks, are an error of the caller (ValueError).
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, mend: str, kind: type[T]) -> T:
+    """The content of a JSON file.
+
+    Args:
+        path: of the file.
+        mend: what to do where it cannot be read, for the message.
+        kind: what it has to hold: `dict` or `list`.
+
+    Raises:
+        MissingFile: there is no such file.
+        BadValue: it is damaged, or holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingFile(f"{path} is not there; {mend}") from error
+    except (OSError, ValueError) as error:
+        raise BadValue(f"{path} cannot be read ({error}); {mend}") from error
+    if not isinstance(found, kind):
+        raise BadValue(f"{path} cannot be read (it holds no {NAMED[kind]}); {mend}")
+    return found
 
 
 def save_safetensors(

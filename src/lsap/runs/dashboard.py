@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import netrc
 import os
 import secrets
@@ -14,10 +13,12 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
-from lsap.runs.atomic import write_json
+from lsap.errors import BadValue
+from lsap.runs.atomic import read_json, write_json
 
 HOST = "api.wandb.ai"
 NOTE = "wandb.json"  # beside results that have no run.json: the id of their run, and what of them has been logged
+MEND = "delete it: the results are then logged as a new run"
 
 
 def logged_in() -> bool:
@@ -103,10 +104,15 @@ def noted(folder: Path) -> dict[str, Any]:
 
     Returns:
         {"id": eight hex digits, "logged": a mark of the results that were logged, or None}.
+
+    Raises:
+        BadValue: what was noted is damaged.
     """
     file = folder / NOTE
     if file.is_file():
-        known = json.loads(file.read_text(encoding="utf-8"))
+        known = read_json(file, MEND, dict)
+        if not isinstance(known.get("id"), str):
+            raise BadValue(f"{file} cannot be read (it holds no id of a run); {MEND}")
         return {"id": known["id"], "logged": known.get("logged")}
     made = {"id": secrets.token_hex(4), "logged": None}
     write_json(file, made)

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from lsap.errors import StoppedRun
 from lsap.runs.store import Store
 
+RESCAN = 5.0  # seconds between two looks at what other processes have done; on a network disk each look costs
+
 
 class PlanProgress(Callback):
     """How far the whole plan is: a live bar in a terminal, elsewhere a plain line every `seconds`."""
@@ -23,6 +25,7 @@ class PlanProgress(Callback):
         self.total = len(store.plan.names)
         self.batch = 0  # images of the current one
         self.began = self.said = time.perf_counter()
+        self.left = self.store.batches
         self.first = self.done = self._finished()
         self.bar: Progress | None = None
         self.trainer: Trainer | None = None
@@ -48,8 +51,15 @@ class PlanProgress(Callback):
         self.show(self.done + share * self.batch, losses)
 
     def on_predict_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self.done = self._finished()
+        self.done += self.batch
+        if time.perf_counter() - self.scanned > RESCAN:
+            self.done = self._finished()
         self.show(self.done, {})
+
+    def on_predict_end(self, *_: Any) -> None:
+        if self.done < self.total:  # the last look may be some batches of other processes ago
+            self.done = self._finished()
+            self.show(self.done, {})
 
     def show(self, done: float, losses: Mapping[str, float]) -> None:
         """Draw the bar, or say a line if the last one is old.
@@ -79,4 +89,7 @@ class PlanProgress(Callback):
             self.bar = None
 
     def _finished(self) -> int:
-        return sum(len(batch.names) for batch in self.store.batches if self.store.done(batch))
+        """Images whose batch is done; looks at every file that was not there before."""
+        self.left = [batch for batch in self.left if not self.store.done(batch)]
+        self.scanned = time.perf_counter()
+        return self.total - sum(len(batch.names) for batch in self.left)

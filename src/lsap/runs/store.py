@@ -30,11 +30,12 @@ from lsap.data import SUFFIXES
 from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.generator import Generator
 from lsap.inversion import Inversion, restored
-from lsap.runs.atomic import NO_ROOM, no_room, remove_drafts, replacing, save_safetensors, write_json
+from lsap.runs.atomic import NO_ROOM, no_room, read_json, remove_drafts, replacing, save_safetensors, write_json
 from lsap.runs.folder import difference, plain
 from lsap.runs.lock import Lock
 
 FORMAT = "lsap.store/1"
+AGAIN = "delete it and give the command again"  # what mends a damaged file
 Row = dict[str, Any]
 VERSIONED = ("batches", "images")  # what checksums cover, beside the plan
 
@@ -80,8 +81,8 @@ class Plan:
     @property
     def pictures(self) -> dict[str, str]:
         """Image name → file name of its picture; the suffix of a photograph is dropped where that leaves all apart."""
-        short = {name: _stem(name) for name in self.names}
-        alone = len({stem.lower() for stem in short.values()}) == len(short)
+        short = {name: stem(name) for name in self.names}
+        alone = len({each.lower() for each in short.values()}) == len(short)
         return {name: f"{short[name] if alone else name}.png" for name in self.names}
 
 
@@ -220,7 +221,7 @@ class Store:
         for each in self.batches if batch is None else [batch]:
             file = self._file("batches", each, "json")
             if file.is_file():
-                rows += _json(file)
+                rows += read_json(file, AGAIN, list)
         return rows
 
     def load(self, batch: Batch, generator: Generator) -> Inversion | None:
@@ -263,6 +264,28 @@ class Store:
                     codes.append(stored.get_tensor("codes"))
         return names, torch.cat(codes) if codes else torch.empty(0)
 
+    def check_generator(self, fingerprint: str) -> None:
+        """Refuse another generator than that of the stored codes, by the card of the first batch that has any.
+
+        Raises:
+            BadValue: another generator, or a damaged file.
+        """
+        for batch in self.batches:
+            file = self._file("batches", batch, "safetensors")
+            if not self.done(batch) or not file.is_file():
+                continue
+            try:
+                with safe_open(file, "pt") as stored:
+                    owner = stored.metadata()["generator"]
+            except (SafetensorError, OSError, TypeError, KeyError) as error:
+                raise BadValue(f"{file} cannot be read ({error}); delete it and its .json, and start again") from error
+            if owner != fingerprint:
+                raise BadValue(
+                    f"{self.path}: these codes belong to generator {owner[:12]}, but this run uses {fingerprint[:12]}; "
+                    "use the generator that they were made for, or embed again"
+                )
+            return
+
     def picture(self, name: str) -> Path:
         """Where the picture of an image lies, once its batch is done."""
         return self.path / "images" / self.pictures[name]
@@ -274,7 +297,7 @@ class Store:
     def times(self) -> list[dict[str, Any]]:
         """What was kept about the making of each batch that is done."""
         files = (self._file("times", batch, "json") for batch in self.batches)
-        return [_json(file) for file in files if file.is_file()]
+        return [read_json(file, AGAIN, dict) for file in files if file.is_file()]
 
     def checksums(self) -> dict[str, str]:
         """File → SHA-256 of everything that equal plans make equal."""
@@ -309,7 +332,7 @@ class Store:
             if self.path.is_file():
                 raise BadValue(f"{self.path} is a file; name a folder for the inversions")
             return None
-        found = _json(file)
+        found = read_json(file, AGAIN, dict)
         try:
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']!r}")
@@ -331,12 +354,9 @@ def _writable(path: Path) -> Iterator[None]:
         raise BadValue(f"{path} cannot be written to ({error.strerror}); choose another folder") from error
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """A name without the suffix of a photograph."""
-    for suffix in SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
 def _changes(old: Plan, new: Plan) -> str:
@@ -349,10 +369,3 @@ def _changes(old: Plan, new: Plan) -> str:
         parts.append(f"images: {len(old.names)} → {len(new.names)} ({gone} gone, {come} new)")
     parts += filter(None, [difference(old.settings, new.settings)])
     return ", ".join(parts)
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadValue(f"{file} cannot be read ({error}); delete it and give the command again") from error
