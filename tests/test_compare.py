@@ -21,6 +21,8 @@ TINY = [
     "data.tests.plain.count=5",
     "data.tests.far.count=6",
     "space.samples=512",
+    "trainer.accelerator=cpu",
+    "trainer.devices=1",
 ]
 
 
@@ -81,5 +83,5 @@ def test_lambdas_that_cannot_be_compared_are_refused(lambdas: str, tmp_path: Pat
 
 def test_several_devices_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="a comparison runs in one process; train its members on several devices first"):
-        compare(composed("compare", [f"outputs={tmp_path}", "trainer.devices=2"]))
+        compare(composed("compare", [f"outputs={tmp_path}", "trainer.accelerator=cpu", "trainer.devices=2"]))
     assert list(tmp_path.iterdir()) == []

@@ -67,7 +67,9 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path: Path, monk
     resumed = pretrain(broken)
     first, second = read_state(whole), read_state(resumed)
     assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    bits = 0.0 if not torch.cuda.is_available() else 1e-3  # a GPU adds up in another order every time
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=bits, atol=bits, msg=name)
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:

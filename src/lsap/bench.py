@@ -15,21 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap import bench_methods
 from lsap.alignment import NormalizedStyleSpace, normalize, style_layers
-from lsap.assembly import Parts, device_of
-from lsap.cli import command, composed, positive
+from lsap.assembly import device_of
+from lsap.cli import command, positive
 from lsap.demo.weights import load_generator
 from lsap.errors import BadValue, nearest
 from lsap.generator import Generator, freeze, ops
 from lsap.recomputing import recompute
 from lsap.runs import manifest, write_json
 from lsap.timing import Comparison, Work, interleaved, peak_memory, synchronize
-from lsap.train import training_module
 
 
 def bench(config: DictConfig) -> Path:
@@ -110,29 +108,6 @@ def layout(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
     yield Comparison("layout", what, interleaved(forms, config.repetitions, device))
 
 
-def precision(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
-    """A whole training step of the demo's encoder, with every term of the loss, in full and in half precision."""
-    batch = config.batch_size
-    settings = composed("train", ["domain=demo", f"batch_size={batch}"])
-    parts = Parts(settings, device)
-    module = training_module(settings, parts)
-    optimizer = module.configure_optimizers()
-    images: Tensor = instantiate(settings.data.train).read(range(batch)).to(device)
-
-    def step(half: bool) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            fit = module.fit(images, stage=parts.generator.n_latent - 1, noise="random")
-            loss = torch.stack(list(module.objective(fit).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    forms: dict[str, Work] = {"fp32": lambda: step(False), "bf16": lambda: step(True)}
-    seconds = interleaved(forms, config.repetitions, device)
-    speed = f"{batch / seconds['fp32']:.0f} images/s in fp32"
-    yield Comparison("precision", f"training step, demo encoder, batch {batch}", seconds, note=speed)
-
-
 def recomputation(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
     """A training step's forward and backward with activations kept, and computed again: memory is the point."""
     large = large_generator(config, device)
@@ -172,7 +147,7 @@ PARTS: dict[str, Callable[[DictConfig, torch.device], Iterator[Comparison]]] = {
     "style_mean": style_mean,
     "convolutions": convolutions,
     "layout": layout,
-    "precision": precision,
+    "training": bench_methods.training,
     "recompute": recomputation,
     "compile": compilation,
     "inversion": bench_methods.inversion,

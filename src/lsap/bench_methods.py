@@ -1,6 +1,6 @@
-"""Parts of the benchmark that run whole methods: many images together, as lsap does, against one after the other.
+"""Parts of the benchmark that run whole methods: training by its options, and many images together or one by one.
 
-All of them run on the demo, with few steps: what an image costs per step is what differs.
+What embeds, refines and measures runs on the demo, with few steps: what an image costs per step is what differs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,76 @@ from torch import Tensor
 from lsap.assembly import RANDOM
 from lsap.cli import composed
 from lsap.demo import Portraits
+from lsap.embedders import InversionParts
 from lsap.embedding import EncoderEmbedding
 from lsap.evaluation.fidelity import LPIPS, MSE, Identity, ImageMean
 from lsap.inversion import FixedNoise, Inversion
+from lsap.recomputing import recompute
 from lsap.refining import RefinementParts
-from lsap.timing import Comparison, interleaved
+from lsap.timing import Comparison, Work, allocated, interleaved, peak_memory
+from lsap.train import training_module
 
 STEPS = 5  # of what takes hundreds
+OPTIONS = {
+    "bf16": ["trainer.precision=bf16-mixed"],
+    "channels last": ["trainer.channels_last=true"],
+    "recompute": ["trainer.recompute=true"],
+    "low_memory": ["preset=low_memory"],
+}
+
+
+def training(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
+    """A step of LSAP_E's training, every term of the loss and the optimiser included: as published, and by each option.
+
+    The domain is `config.training.domain`; its images are drawn by its generator, so that none are needed.
+    """
+    counted = (
+        device.type == "cuda"
+    )  # allocators of a processor keep what they once got, so that only the first form counts
+    step, held = training_step(config, device)
+    step()  # the optimiser takes its memory
+    needed = peak_memory(step, device) if counted else 0.0
+    for name, options in OPTIONS.items():
+        other, _ = training_step(config, device, *options)
+        other()
+        memory = {"plain": needed, name: peak_memory(other, device)} if counted else {}
+        seconds = interleaved({"plain": step, name: other}, config.repetitions, device)
+        speed = {form: f"{form} {config.batch_size / taken:.3g}" for form, taken in seconds.items()}
+        note = f"images/s: {', '.join(speed.values())}" + (f"; held all the time: {held:.0f} MB" if counted else "")
+        what = f"training step, {config.training.domain}, {config.batch_size} images"
+        yield Comparison("training", what, seconds, memory, note)
+        del other
+
+
+def training_step(config: DictConfig, device: torch.device, *options: str) -> tuple[Work, float]:
+    """One step of the optimiser on `config.batch_size` images, and the MB that weights and judges hold on a GPU."""
+    before = allocated(device)
+    fixed = [f"domain={config.training.domain}", f"weights='{config.weights}'", "backbone.checkpoint=random"]
+    settings = composed("train", [*fixed, f"batch_size={config.batch_size}", *options])
+    parts = InversionParts(settings, device)
+    module = training_module(settings, parts).to(device)
+    if settings.trainer.recompute:
+        recompute(module)
+    if settings.trainer.channels_last:
+        module.to(memory_format=torch.channels_last)
+    optimizer = module.configure_optimizers()
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        codes = parts.generator.sample_w(config.batch_size, rng)[:, None].expand(-1, parts.generator.n_latent, -1)
+        images = torch.cat([parts.view(parts.generator(code)) for code in codes.split(1)])
+    passes = settings.trainer.accumulate_grad_batches
+    last, half = parts.generator.n_latent - 1, settings.trainer.precision == "bf16-mixed"
+
+    def step() -> None:
+        optimizer.zero_grad()
+        for some in images.chunk(passes):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                fit = module.fit(some, stage=last, noise="random")
+                loss = torch.stack(list(module.objective(fit).values())).sum() / passes
+            loss.backward()
+        optimizer.step()
+
+    return step, allocated(device) - before
 
 
 def inversion(config: DictConfig, device: torch.device) -> Iterator[Comparison]:

@@ -89,6 +89,11 @@ def peak_memory(work: Work, device: torch.device) -> float:
     return (peak - before) / 1e6
 
 
+def allocated(device: torch.device) -> float:
+    """MB (10^6 bytes) that tensors on a GPU hold at this moment; 0 on a processor, where nobody counts."""
+    return torch.cuda.memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0
+
+
 def synchronize(device: torch.device) -> None:
     """Wait for a GPU, which works on while Python goes ahead."""
     if device.type == "cuda":

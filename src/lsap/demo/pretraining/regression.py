@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -123,5 +122,5 @@ class GeneratorPretraining(Pretraining):
     def quality(self) -> dict[str, float]:
         """Measured by the reader, which has no part in this training and must be made before it."""
         kept = self.product.eval()
-        reader = copy.deepcopy(load_factor_reader()).to(self.device)
+        reader = load_factor_reader().to(self.device)
         return {name: round(value, 4) for name, value in judge(kept, reader, seed=self.seed).items()}

@@ -7,7 +7,6 @@ Saved in half precision: rounding changes images by less than a grey level and h
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,13 +47,11 @@ def load_perceptual() -> TrunkDistance:
     return TrunkDistance(load_trunk(), "demo trunk")
 
 
-@lru_cache(maxsize=4)
 def load_trunk() -> FactorTrunk:
     """The shipped factor regressor, frozen."""
     return _load("trunk", FactorTrunk())
 
 
-@lru_cache(maxsize=4)
 def load_factor_reader() -> FactorReader:
     """The shipped factor regressor of measurements, frozen."""
     return _load("reader", FactorReader())
@@ -70,13 +67,11 @@ def load_perceptual_judge() -> TrunkDistance:
     return TrunkDistance(load_factor_reader(), "demo evaluation trunk")
 
 
-@lru_cache(maxsize=4)
 def load_identity_judge() -> IdentityReader:
     """The identity network of measurements, frozen."""
     return _load("identity_reader", IdentityReader())
 
 
-@lru_cache(maxsize=4)
 def load_identity() -> IdentityNet:
     """The shipped identity network, frozen."""
     return _load("identity", IdentityNet())
