@@ -76,6 +76,14 @@ def test_every_file_that_a_domain_needs_is_in_the_table(domain: str) -> None:
             assert path.stem in stems, f"{path.name} of domain={domain} is not in conf/assets.yaml"
 
 
+@pytest.mark.parametrize("domain", REAL)
+def test_a_domain_names_the_source_that_the_table_names(domain: str) -> None:
+    needs = {need.key: need for need in composed("train", [f"domain={domain}"]).domain.needs}
+    (generator,) = (e for e in known(composed("assets")) if domain in e.domains and e.file.startswith("stylegan2"))
+    assert needs["generator.checkpoint"].source == generator.source
+    assert needs["generator.checkpoint"].what == generator.what
+
+
 # --- the command
 
 
@@ -116,6 +124,7 @@ def test_fetching_gets_what_has_an_address_and_names_the_rest(command: Command, 
         (("domain=demo",), "domain=demo: accepted: car, church, face, wild"),
         (("method=e4",), "method=e4: did you mean 'e4e'?"),
         (("name=age",), "name=age: did you mean"),
+        (("domain=face", "fetch=maybe"), "fetch=maybe: true or false"),
         (("fetch=true",), "fetch=true would get every file of the table; name a domain"),
         (
             ("domain=wild", "method=editing", "name=age.pt"),
@@ -125,7 +134,7 @@ def test_fetching_gets_what_has_an_address_and_names_the_rest(command: Command, 
 )
 def test_wrong_choices_are_one_line(command: Command, arguments: tuple[str, ...], message: str) -> None:
     out = command("assets", *arguments)
-    assert (out.code, out.err.count("\n")) == (2, 1)
+    assert (out.code, out.out, out.err.count("\n")) == (2, "", 1)
     assert message in out.err
 
 

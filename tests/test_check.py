@@ -99,6 +99,13 @@ def test_a_sample_is_spread_over_all(command: Command, tmp_path: Path) -> None:
     assert "300 images, 2 of them read" in printed
 
 
+def test_many_images_are_announced(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lsap.check.MANY", 1)
+    small = [f"data.tests.{name}.count=1" for name in ("rich", "plain", "far")]
+    outcome = command("check", "data.train.count=258", "sample=2", *small)
+    assert outcome.err.strip() == "train: renders 2 images, for minutes; sample=500 looks at fewer"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -10,7 +10,7 @@ import torch
 
 from conftest import Command, Outcome
 from lsap import formats
-from lsap.cli import left_to_members, literal
+from lsap.cli import composed, fetching, left_to_members, literal
 from lsap.generator import Generator
 
 Photographs = Callable[..., Path]
@@ -35,12 +35,13 @@ def contents(folder: Path) -> dict[str, int]:
 
 
 def the_line(outcome: Outcome) -> str:
-    """What a refused command said, without the word in front."""
+    """What a refused command said, without the word in front: one line, unless it lists files."""
     assert outcome.code == 2
     lines = outcome.err.strip().splitlines()
-    assert len(lines) == 1, f"one line was promised, these came:\n{outcome.err}"
+    listed = lines[0].endswith("not there:")  # missing files, a line for each
+    assert len(lines) == 1 or listed, f"one line was promised, these came:\n{outcome.err}"
     assert lines[0].startswith("error: ")
-    return lines[0].removeprefix("error: ")
+    return "\n".join(lines).removeprefix("error: ")
 
 
 def own_domain(generator: Path, images: Path) -> list[str]:
@@ -61,10 +62,14 @@ WRONG: list[tuple[list[str], str]] = [
     (["embedding=lsape"], "embedding=lsape: there is no such embedding; did you mean 'lsap_e'"),
     (["lambda_nsdc=1"], "unknown setting 'lambda_nsdc': did you mean 'lambda_nscd'"),
     (["domian=car"], "unknown setting 'domian': did you mean 'domain'"),
-    (["domain=car", "generator.chekpoint=a.pt"], "'generator.chekpoint': did you mean 'generator.checkpoint'"),
+    (
+        ["domain=car", "generator.chekpoint=a.pt"],
+        "'generator.chekpoint': did you mean 'generator.checkpoint'? (accepted: generator._target_, generator.c",
+    ),
     (["trainer.device=2"], "unknown setting 'trainer.device': did you mean 'trainer.devices'"),
     (["checkpoint=a.pt"], "checkpoint=a.pt names the encoder that a refinement is trained over"),
     (["lambda_nscd"], "cannot read 'lambda_nscd': write key=value"),
+    (["lambda_nscd=0,0.5"], "a sweep needs -m, as in python -m lsap.train -m lambda_nscd=0,0.5, and a list brackets"),
     (["lambda_nscd=[0"], "cannot read 'lambda_nscd=[0': write key=value"),
     (["lambda_nscd=-1"], "lambda_nscd=-1: lambda_nscd is a number from 0 upwards"),
     (["lambda_lpips=nan"], "lambda_lpips=nan: lambda_lpips is a number from 0 upwards"),
@@ -107,7 +112,11 @@ WRONG: list[tuple[list[str], str]] = [
     ),
     (["trainer.save_every=500"], "trainer.save_every=500: a share of max_steps, above 0 and at most 1"),
     (["trainer.recompute=maybe"], "trainer.recompute=maybe: true or false"),
-    (["space.samples=0"], "samples=0, chunk=512: both must be at least 1"),
+    (["space.samples=0"], "space.samples=0: space.samples is a whole number of at least 1"),
+    (["space.samples=abc"], "space.samples=abc: space.samples is a whole number of at least 1"),
+    (["optimizer.lr=-1"], "optimizer.lr=-1: lr is a number above 0"),
+    (["+optimizer.betas=[2,2]"], "optimizer (lsap.embedding.Ranger) does not take these settings: "),
+    (["data.root=photos"], "data.root=photos: domain=demo draws its own portraits; give domain=church (or another)"),
     (["data.train.family=poor"], "family=poor: there is no such family of portraits; accepted: far, plain, rich"),
     (["data.val_images=16384"], "val_images=16384 leaves none of 16384 images to train on"),
     (["backbone.checkpoint=none.pth"], "backbone.checkpoint=none.pth: there is no such file"),
@@ -129,6 +138,8 @@ def test_other_commands_refuse_alike(refused: Callable[..., str]) -> None:
     assert "did you mean 'generator'" in refused("pretrain", "target=genrator")
     assert "trainer.devices=0: auto, a number of processes" in refused("compare", "trainer.devices=0")
     assert "trainer.precision=8: accepted: 16-mixed" in refused("train", "refinement=hfgi", "trainer.precision=8")
+    line = refused("evaluate", "runs=[runs/count=4,steps=5]")
+    assert line.endswith("""quote a path that has = or , in it within the list, and the whole: "runs=['a,b=1']\"""")
     assert "unknown setting 'lambdas_': did you mean 'lambdas'" in refused("compare", "lambdas_=[0,1]")
 
 
@@ -151,9 +162,11 @@ def test_a_mistake_of_ours_keeps_its_traceback(command: Command, monkeypatch: py
 
 def test_all_missing_files_are_listed_at_once(refused: Callable[..., str]) -> None:
     line = refused("train", "domain=car", "lambda_nscd=0.5")
-    assert line.startswith("domain=car needs 5 files that are not there:")
+    assert line.startswith("domain=car needs 5 files that are not there:\n")
+    assert len(line.splitlines()) == 1 + 5 + 2, "each on a line of its own, then what to do"
+    assert line.endswith("\nor: python -m lsap.assets domain=car method=lsap_e fetch=true")
     for said in (
-        "generator.checkpoint=weights/stylegan2-car-config-f.pt (StyleGAN2 car generator, 512 px; linked from https://",
+        "generator.checkpoint=weights/stylegan2-car-config-f.pt (StyleGAN2 car generator, 512 px; https://github.com/NV",
         "perceptual.checkpoint=weights/alexnet-owt-7be5be79.pth (AlexNet trunk of LPIPS; https://download.pytorch.org/",
         "similarity.checkpoint=weights/moco_v2_800ep_pretrain.pth.tar (MoCo v2 ResNet-50, 800 epochs; https://",
         "backbone.checkpoint=weights/model_ir_se50.pth (ArcFace IR-SE50",
@@ -161,6 +174,22 @@ def test_all_missing_files_are_listed_at_once(refused: Callable[..., str]) -> No
         "name where they lie, e.g. generator.checkpoint=/path/to/file",
     ):
         assert said in line
+
+
+@pytest.mark.parametrize(
+    ("verb", "typed", "method"),
+    [
+        ("invert", ["embedding=lsap_o_w"], "optimisation"),
+        ("invert", ["embedding=restyle_e4e"], "restyle"),
+        ("train", ["weights=there", "embedding=psp"], "psp fetch=true weights=there"),
+        ("discover", ["method=sefa"], "editing"),
+    ],
+)
+def test_files_are_fetched_for_the_method_that_lacks_them(verb: str, typed: list[str], method: str) -> None:
+    config = composed(verb, ["domain=church", *typed])
+    told = fetching(config, "needs 1 file:\n  generator.checkpoint=weights/stylegan2-church-config-f.pt")
+    assert f"or: python -m lsap.assets domain=church method={method}" in str(told)
+    assert fetching(config, "needs 1 file:\n  data.root=data/church") is None, "nobody fetches photographs"
 
 
 def test_files_that_take_no_part_are_not_asked_for(
@@ -216,9 +245,9 @@ def test_other_arguments_are_read_as_typed(argument: str) -> None:
     assert literal(argument) == argument
 
 
-@pytest.mark.parametrize("node", ["optimisation", "view"])
+@pytest.mark.parametrize("node", ["optimisation", "view", "refinement"])
 def test_a_class_that_is_not_there_is_named(command: Command, node: str) -> None:
-    outcome = command("invert", "embedding=lsap_o_w", f"{node}._target_=lsap.nope", "count=1")
+    outcome = command("invert", "embedding=lsap_o_w", f"{node}._target_=lsap.nope", "refinement=pti", "count=1")
     assert outcome.code == 2
     assert the_line(outcome).startswith("_target_=lsap.nope: there is no such class")
 
@@ -263,7 +292,7 @@ def test_folders_without_images_are_refused(
     assert f"data.root={empty} holds no image" in refused("train", *own_domain(generator_file, empty))
     missing = tmp_path / "missing"
     line = refused("train", *own_domain(generator_file, missing))
-    assert line.startswith(f"domain=church needs 1 file that is not there: data.root={missing}")
+    assert line.startswith(f"domain=church needs 1 file that is not there:\n  data.root={missing} (")
     images = photographs(tmp_path / "photos", 4)
     assert "cannot be listed" not in (line := refused("train", *own_domain(generator_file, images / "000.png")))
     assert (

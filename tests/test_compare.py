@@ -9,7 +9,7 @@ import pytest
 
 from lsap import compare as verb
 from lsap.cli import composed
-from lsap.compare import compare
+from lsap.compare import announced, compare
 from lsap.errors import BadValue
 
 TINY = [
@@ -33,6 +33,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(verb, "SAMPLES", 256)
         patch.setenv("LSAP_CACHE", str(folder / "cache"))
         return compare(composed("compare", [f"outputs={folder}", *TINY]))
+
+
+def test_the_time_is_told_where_it_is_known() -> None:
+    assert announced(composed("compare"), 2) == "2 encoders, 900 steps each: nine to twelve minutes on two cores"
+    assert announced(composed("compare", ["max_steps=1"]), 2) == "2 encoders, 1 step each"
+    assert announced(composed("compare"), 3) == "3 encoders, 900 steps each"
 
 
 def test_summary_has_the_four_rows_and_the_seconds(page: Path) -> None:

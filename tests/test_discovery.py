@@ -320,7 +320,7 @@ def test_what_cannot_be_discovered_is_said_in_one_line(own: list[str], command: 
         (["name=one", "method=sefa"], "name=one, but 5 directions were found"),
         (["method=sefa", "probe=true"], "probe=true needs labels"),
         (["method=gan"], "method=gan: did you mean 'ganspace'"),
-        (["labels=none.csv"], "codes.safetensors does not exist"),
+        (["labels=none.csv"], "labels=none.csv: there is no such file; make samples to label with draw=500"),
     ):
         found = command("discover", *own, *arguments)
         assert found.code == 2

@@ -478,6 +478,15 @@ def test_strengths_that_cannot_be_read_are_refused(value: Any) -> None:
         numbers("strength", value)
 
 
+def test_a_reader_that_needs_the_extra_says_so(
+    command: Command, run: Path, smile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsap.data.landmarks.find_spec", lambda name: None)
+    found = command("edit", f"inversions={run}", f"direction={smile}", "reader=landmarks")
+    assert found.err.startswith("error: reader=landmarks: finding faces needs ")
+    assert found.err.endswith("pip install 'lsap[faces]'\n")
+
+
 def test_the_command_line_reads_a_range_of_strengths() -> None:
     assert composed("edit", ["strength=-3:3:7"]).strength == "-3:3:7"
 
@@ -487,7 +496,11 @@ def test_mistakes_are_one_line_each(command: Command, run: Path, smile: Path, st
     (unfinished / "batches" / "00001.json").unlink()
     for arguments, message in (
         (["direction=smile"], "inversions is not set"),
-        (["inversions=nowhere"], "nowhere holds no inversions (it has no plan.json)"),
+        (["inversions=nowhere"], "inversions=nowhere is no folder; make some with python -m lsap.invert"),
+        ([f"inversions={run}/x/y"], "is no folder; make some"),
+        ([f"inversions={run.parent}/nowhere"], f"nowhere is no folder; there are: {run}"),
+        ([f"inversions={run.parent}"], f"{run.parent} is no run; it holds: {run}"),
+        ([f"inversions={run}/images"], "images holds no inversions (it has no plan.json)"),
         ([f"inversions={unfinished}"], "1 of its batches are not done"),
         ([f"inversions={run}", "domain=car"], "domain=car, but"),
         ([f"inversions={run}", f"direction={smile}", "strength=1", "effect=1"], "strength and effect are both given"),

@@ -26,6 +26,7 @@ from lsap.entrants import embedding_config
 from lsap.errors import BadValue, MissingFile
 from lsap.evaluate import evaluate
 from lsap.evaluation.protocols import saved
+from lsap.evaluation.standings import measures
 from lsap.formats import Direction, fingerprint, load_generator, save_directions
 from lsap.formats.directions import SPREAD
 from lsap.generator import Generator
@@ -237,6 +238,27 @@ def test_runs_of_different_images_are_refused_with_the_difference(
         start(first, lossy)
     found = results(start(first, lossy, of=["common=true"]))
     assert {row["mse"]["n"] for name, row in found["table"].items() if row["mse"]} == {5}
+
+
+def test_a_folder_of_runs_is_no_run(start: Start, first: Path, second: Path, tmp_path: Path) -> None:
+    for run in (first, second):
+        shutil.copytree(run, tmp_path / "inversions" / run.name)
+    with pytest.raises(BadValue, match=r"inversions is no run; it holds: \S+/first, \S+/second$"):
+        start(tmp_path / "inversions")
+
+
+def test_what_was_not_measured_is_printed(
+    start: Start, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "inception.pth").write_bytes(b"<html>")
+    start(first, of=[f"inception={tmp_path / 'inception.pth'}"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("not measured: "))
+    assert f"FID ({tmp_path / 'inception.pth'}: " in line
+
+
+def test_columns_have_different_names() -> None:
+    labels = [measure.label for measure in measures({}, ["pose", "age"])]
+    assert len(set(labels)) == len(labels)
 
 
 def test_identical_pictures_have_no_ratio_and_are_left_blank(start: Start, images: Path, tmp_path: Path) -> None:
@@ -526,7 +548,11 @@ def test_domain_and_images_are_those_of_the_run(command: Command, first: Path, d
     ("overrides", "error", "told"),
     [
         (["runs=null"], BadValue, "runs is not set"),
-        (["runs=[nowhere]"], MissingFile, "nowhere is no folder"),
+        (
+            ["runs=[nowhere]"],
+            MissingFile,
+            "nowhere is no folder; make some with .*; or name a folder of pictures",
+        ),
         (["chunk=0"], BadValue, "chunk=0"),
     ],
 )

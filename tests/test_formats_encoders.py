@@ -121,6 +121,13 @@ def test_kinds_are_told_by_tensors_and_options(
     assert read_encoder(tmp_path / "e.pt").kind == kind
 
 
+def test_a_checkpoint_of_a_training_says_which_file_to_take(tmp_path: Path) -> None:
+    content = {"state_dict": {"encoder.stem.weight": torch.zeros(1)}, "pytorch-lightning_version": "2.5"}
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(BadValue, match=r"last\.ckpt: .* no known kind .*take encoder\.safetensors, which lies beside"):
+        read_encoder(tmp_path / "last.ckpt")
+
+
 @pytest.mark.parametrize("case", ["encoder_restyle_e4e_256", "encoder_restyle_e4e_cars_512"])
 def test_restyle_checkpoints_keep_every_published_name(tmp_path: Path, case: str) -> None:
     tensors = fill.load(case)["models"]["encoder"]["tensors"]

@@ -28,7 +28,7 @@ from lsap.embedders import InversionParts, check, chosen_images, run_folder, tra
 from lsap.embedding import OptimisationInW, OptimisationInWPlus
 from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.formats import read_codes
-from lsap.invert import Clock, Inverted, invert
+from lsap.invert import Clock, Inverted, invert, stored
 from lsap.runs import Store
 from lsap.train import train
 
@@ -203,6 +203,13 @@ def test_started_again_it_says_that_it_is_done(start: Start, capsys: pytest.Capt
     assert Store.read(first.folder).checksums() == before
 
 
+def test_a_damaged_summary_is_one_line(unbroken: Inverted, tmp_path: Path) -> None:
+    text = (unbroken.folder / "summary.json").read_text()
+    (tmp_path / "summary.json").write_text(text[:20])
+    with pytest.raises(BadValue, match=r"summary\.json cannot be read .*; delete it and give the command again"):
+        stored(tmp_path)
+
+
 def test_changed_settings_have_a_folder_of_their_own(optimised: list[str]) -> None:
     def folder(*overrides: str) -> str:
         config = composed("invert", [*optimised, *overrides])
@@ -316,6 +323,12 @@ def test_nothing_but_unreadable_images_is_an_error(start: Start, tmp_path: Path)
     (folder / "a.png").write_bytes(b"no picture")
     with pytest.raises(BadValue, match=r"none of 1 images could be inverted; a\.png"):
         start(f"images={folder}")
+
+
+def test_a_file_that_is_no_image_is_told_which_are(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(BadValue, match=r"notes\.txt is a file; .* or one image \(\.bmp, \.jpeg, .*\.webp\)"):
+        start(f"images={tmp_path / 'notes.txt'}")
 
 
 @pytest.mark.parametrize(

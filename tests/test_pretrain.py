@@ -103,7 +103,7 @@ def test_weights_to_go_on_from_may_have_dots_in_their_name_and_no_card(tmp_path:
     card.write_text('{"steps": 7}')
     assert _go_on_from(str(file), Target()) == {"steps": 7}  # type: ignore[arg-type]
     card.write_text('{"steps": ')
-    with pytest.raises(BadValue, match=r"card\.json, the card of start_from=.*, cannot be read"):
+    with pytest.raises(BadValue, match=r"card\.json cannot be read .*; mend this card of start_from="):
         _go_on_from(str(file), Target())  # type: ignore[arg-type]
 
 

@@ -131,6 +131,21 @@ def test_sam_without_a_predictor_says_what_to_do(start: Start, tmp_path: Path) -
     assert not (tmp_path / "outputs").exists(), "found out before anything is done"
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("refinement.rank=0", r"refinement\.rank=0: a whole number of at least 1"),
+        ("refinement._target_=lsap.nope", "lsap.nope"),
+    ],
+)
+def test_a_wrong_refinement_is_refused_before_the_embedding(
+    start: Start, override: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises((BadValue, ImportError), match=message):
+        start(*PTI, override)
+    assert not (tmp_path / "outputs").exists()
+
+
 # ---- two stages
 
 

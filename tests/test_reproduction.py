@@ -172,6 +172,22 @@ def test_further_settings_go_into_every_command_and_their_lists_are_swept(capsys
     ]
 
 
+@pytest.mark.parametrize(
+    ("further", "said"),
+    [
+        ("{trainer.precisoin: bf16}", "unknown setting 'trainer.precisoin': did you mean 'trainer.precision'"),
+        ("{steps: 3}", "unknown setting 'steps'"),
+        ("{preset: papre}", "preset=papre: there is no such preset; did you mean 'paper'"),
+    ],
+)
+def test_further_settings_that_a_command_does_not_have_are_refused_first(
+    further: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadValue, match=re.escape(said)):
+        reproduce(composed("reproduce", ["experiment=table4_lambda", "dry=true", f"with={further}"]))
+    assert capsys.readouterr().out == ""
+
+
 def test_the_evaluation_logs_there_too_and_finds_folders_by_name(tmp_path: Path) -> None:
     config = composed("reproduce", ["experiment=sec56_nscd", "logger=wandb", "weights=mine"])
     experiment = read_experiment(EXPERIMENTS / "sec56_nscd")

@@ -35,7 +35,7 @@ from lsap.errors import BadValue, StoppedRun
 from lsap.formats import read_card, read_state
 from lsap.objective import L2, Fit
 from lsap.runs import AtomicCheckpoints, RunFolder
-from lsap.train import Trained, train
+from lsap.train import Trained, stored, train
 
 Start = Callable[..., Trained]
 ON_ONE_CPU = ["trainer.accelerator=cpu", "trainer.devices=1"]
@@ -679,6 +679,49 @@ def test_a_checkpoint_cut_short_is_named(start: Start, unbroken: Start, tmp_path
     ):
         start()
     last.unlink()
+    assert_same_outcome(start().folder, unbroken().folder)
+
+
+def test_a_damaged_best_checkpoint_is_named_and_can_be_done_without(start: Start, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lsap.train.evaluate_mean_latent", after(1, lambda *_: None, then=raise_system_exit))
+        with pytest.raises(SystemExit):
+            start()
+    best = only_run(tmp_path / "outputs") / "checkpoints" / "best.ckpt"
+    best.write_bytes(best.read_bytes()[:5000])
+    with pytest.raises(
+        BadValue, match=r"best\.ckpt is damaged; delete it to end this run with the weights of its last"
+    ):
+        start()
+    best.unlink()
+    found = start()
+    last = torch.load(best.with_name("last.ckpt"), weights_only=True)["state_dict"]
+    assert all(
+        torch.equal(t, last[f"encoder.{n}"]) for n, t in read_state(found.folder / "encoder.safetensors").items()
+    )
+
+
+def test_damaged_numbers_of_a_finished_run_are_one_line(unbroken: Start, tmp_path: Path) -> None:
+    text = (unbroken().folder / "metrics.json").read_text()
+    (tmp_path / "metrics.json").write_text(text[:20])
+    with pytest.raises(BadValue, match=r"metrics\.json cannot be read .*; delete the folder to train again"):
+        stored(tmp_path)
+
+
+def test_too_little_memory_names_what_needs_less(
+    start: Start, unbroken: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EncoderTraining, "training_step", after(6, EncoderTraining.training_step, then=full))
+        with pytest.raises(
+            StoppedRun, match=r"^batch_size=2: .* stays in last\.ckpt and trainer\.recompute=true"
+        ) as said:
+            start()
+    assert "a smaller batch_size= or preset=low_memory is another run" in str(said.value)
+    assert record(only_run(tmp_path / "outputs"))["status"] == "failed"
     assert_same_outcome(start().folder, unbroken().folder)
 
 

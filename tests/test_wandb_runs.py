@@ -190,6 +190,15 @@ def test_offline_the_definition_goes_into_a_file_and_says_how_to_push_it(
     assert "demo" in set(strings(found["view"]["spec"]["section"]["runSets"])), "runs of other domains are left out"
 
 
+def test_measures_that_nobody_has_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("wandb_workspaces.workspaces")
+    with pytest.raises(BadValue, match=r"measures=\['foo'\]: nobody measures 'foo'; accepted: diversity, .*psnr"):
+        definition(tmp_path, "measures=[foo]")
+    with pytest.raises(BadValue, match=r"nobody measures 'lpisp'; did you mean 'lpips'"):
+        definition(tmp_path, "fidelity=[mse,lpisp]")
+    assert definition(tmp_path, "measures=[psnr,leakage/smile]")
+
+
 def test_a_damaged_definition_is_named(tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces.workspaces")
     (tmp_path / "dashboard.json").write_text("{")

@@ -30,6 +30,7 @@ from lsap.formats import PublishedEncoder, located, read_encoder, read_state
 from lsap.generator import Generator, View
 from lsap.objective import Objective
 from lsap.seeds import derive
+from lsap.values import is_number
 
 RANDOM = "random"  # backbone.checkpoint=random: an explicit start from random weights
 
@@ -51,7 +52,8 @@ def check(config: DictConfig) -> None:
     """Refuse a configuration that cannot run, before anything is loaded or written.
 
     Raises:
-        BadValue: a count below one, a negative weight, a learning rate that is not positive.
+        BadValue: a count below one, a negative weight, a learning rate that is not positive, what the optimiser does
+            not take, photographs for a domain that draws its own.
         MissingFile: weights or images are not there; *all* of them are listed, with their source and override.
     """
     for name in ("max_steps", "batch_size"):
@@ -60,6 +62,9 @@ def check(config: DictConfig) -> None:
     check_weights(config, ["lr", *lambdas(config)])
     if config.lr == 0:
         raise BadValue("lr=0: nothing would be learned; lr is a number above 0")
+    check_optimizer("optimizer", config.optimizer)
+    positive("space.samples", config.space.samples)
+    check_root(config)
     if config.get("lambda_adv", 1) == 0:
         raise BadValue(
             "lambda_adv=0: an encoder without its adversary is trained as embedding=lsap_e; give that lambda_nscd="
@@ -84,8 +89,33 @@ def check_weights(config: DictConfig, names: Sequence[str]) -> None:
     """Refuse settings of these names that are no finite numbers from 0 upwards; raises BadValue."""
     for name in names:
         value = config[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        if not is_number(value) or value < 0:
             raise BadValue(f"{name}={value}: {name} is a number from 0 upwards")
+
+
+def check_optimizer(key: str, node: DictConfig) -> None:
+    """Refuse settings that an optimiser does not take, by making one for a single number; raises BadValue."""
+    if "lr" in node and not (is_number(node.lr) and node.lr > 0):
+        raise BadValue(f"{key}.lr={node.lr}: lr is a number above 0")
+    made = instantiate(node)
+    try:
+        made([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise BadValue(f"{key} ({node._target_}) does not take these settings: {error}") from error
+
+
+def check_root(config: DictConfig) -> None:
+    """Refuse photographs where the domain draws its own and would not look at them; raises BadValue."""
+    root = config.data.get("root")
+    if root is None or any(need.key == "data.root" for need in config.domain.needs):
+        return
+    elsewhere = config.copy()
+    elsewhere.data.root = f"{root}/elsewhere"
+    if all(plain(elsewhere.data.get(name)) == plain(config.data.get(name)) for name in ("train", "test", "tests")):
+        raise BadValue(
+            f"data.root={root}: domain={config.domain.name} draws its own portraits; give domain=church (or another) "
+            "for photographs"
+        )
 
 
 def refuse_missing(whose: str, config: DictConfig, needs: Sequence[DictConfig]) -> None:

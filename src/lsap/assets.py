@@ -55,15 +55,17 @@ def assets(config: DictConfig) -> list[Asset]:
         BadValue: a domain, method or name that is not in the table, or a download that is not the file.
         StoppedRun: no network, or the disk is full; finished downloads are kept.
     """
+    if not isinstance(config.fetch, bool):
+        raise BadValue(f"fetch={config.fetch}: true or false")
     wanted = selected(config)
+    if config.fetch and not any(_choices(config).values()):
+        raise BadValue("fetch=true would get every file of the table; name a domain, a method or one file: domain=face")
     folder = Path(config.weights)
     missing = [asset for asset in wanted if located(folder / asset.file) is None]
     print(table(wanted, folder))
     if not config.fetch:
         _advise(missing)
         return missing
-    if not any(_choices(config).values()):
-        raise BadValue("fetch=true would get every file of the table; name a domain, a method or one file: domain=face")
     direct = [asset for asset in missing if asset.url is not None]
     for asset in direct:
         fetch(asset, folder)

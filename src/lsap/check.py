@@ -26,6 +26,7 @@ from lsap.evaluation.pictures import save, sheet
 from lsap.runs import write_json
 
 Size = tuple[int, int]  # height, width
+MANY = 2000  # images of a split: from there on it is said before they are read
 
 
 class Look(NamedTuple):
@@ -89,6 +90,9 @@ def check(config: DictConfig) -> list[Report]:
     found = sources(config.data)
     for split, source in found.items():
         indices = spread(len(source), config.sample)
+        if len(indices) > MANY:
+            how = "reads" if isinstance(source, Photographs) else "renders"
+            print(f"{split}: {how} {len(indices)} images, for minutes; sample=500 looks at fewer", file=sys.stderr)
         looks = list(progress(split, len(indices), look(source, indices, config.data.num_workers)))
         report = described(split, source, looks)
         report.warnings += differences(report, config)

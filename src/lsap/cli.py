@@ -1,7 +1,8 @@
 """The outermost layer of every command: where the configuration lies, how errors are shown, which exit code they set.
 
 `python -m lsap.<verb> key=value …` composes `conf/<verb>.yaml` with Hydra and calls the verb's function. A user's
-mistake is one line and exit code 2; with `debug=true` (and for mistakes of ours) the traceback is shown.
+mistake is one line (a list of missing files: one line each) and exit code 2; with `debug=true` (and for mistakes of
+ours) the traceback is shown.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lsap.errors import BadValue, LsapError, nearest
+from lsap.errors import BadValue, LsapError, MissingFile, nearest
 from lsap.sweeps import Failed, Sweep
 
 USER_ERROR = 2
@@ -92,6 +93,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Call
                     import_own(config.imports)
                     return task(config)
                 except Exception as error:
+                    if isinstance(error, MissingFile) and (told := fetching(config, str(error))):
+                        error.add_note(told)
                     if HydraConfig.get().mode == RunMode.MULTIRUN:
                         return _member_failed(error, config_name, debug)  # the others go on
                     failed.append(error)
@@ -142,6 +145,38 @@ def import_own(modules: Sequence[str]) -> None:
             ) from error
 
 
+def fetching(config: DictConfig, told: str) -> str | None:
+    """The command that fetches missing files, for the end of their list; None where `lsap.assets` has none of them.
+
+    Args:
+        config: of the command that lacks them.
+        told: the list.
+    """
+    if "domain" not in config or "\n" not in told:
+        return None
+    table = composed("assets")
+    served = [each for each in table.files if config.domain.name in each.domains]
+    if not any(each.get("url") and Path(each.file).stem in told for each in served):
+        return None
+    kind = _method(config, {method for each in served for method in each.methods})
+    typed = [f"domain={config.domain.name}", f"method={kind}", "fetch=true"]
+    if config.get("weights", table.weights) != table.weights:
+        typed.append(f"weights={config.weights}")
+    return f"or: python -m lsap.assets {' '.join(typed)}"
+
+
+def _method(config: DictConfig, known: Collection[str]) -> str:
+    """What `lsap.assets` calls the method of a configuration."""
+    if "embedding" not in config:
+        return "editing"
+    name = str(config.embedding.name)
+    if name in known:
+        return name
+    if "_target_" not in config.embedding:
+        return "optimisation"
+    return "restyle" if name.startswith("restyle") else "lsap_e"
+
+
 def _member_failed(error: Exception, config_name: str, debug: bool) -> Failed:
     """Say at once, where the member runs, what was wrong with it."""
     line = explain(error, config_name)
@@ -149,7 +184,7 @@ def _member_failed(error: Exception, config_name: str, debug: bool) -> Failed:
         traceback.print_exception(error)
     why = line or f"{type(error).__name__}: {error}, a mistake of lsap's own; its traceback stands where it ran"
     print(f"error: {why}", file=sys.stderr, flush=True)
-    return Failed(why, ours=line is None)
+    return Failed(" ".join(why.split()), ours=line is None)
 
 
 def _swept(error: Exception | None, config_name: str, debug: bool) -> None:
@@ -209,8 +244,13 @@ def _alone(argument: str) -> str:
 
 
 def explain(error: BaseException, config_name: str) -> str | None:
-    """The one line that a user should read of an error, or None where it is no mistake of theirs."""
+    """What a user should read of an error, or None where it is no mistake of theirs.
+
+    It is one line, or of missing files a line for each.
+    """
     for cause in _chain(error):
+        if isinstance(cause, MissingFile):
+            return "\n".join([str(cause), *getattr(cause, "__notes__", [])])
         if isinstance(cause, LsapError):
             return " ".join(str(cause).split())
     for cause in _chain(error):
@@ -218,7 +258,7 @@ def explain(error: BaseException, config_name: str) -> str | None:
             group, _, choice = cause.missing_cfg_file.rpartition("/")
             return f"{group}={choice}: there is no such {group}; {nearest(choice, cause.options or [])}"
         if isinstance(cause, OverrideParseException):
-            return f"cannot read {cause.override!r}: write key=value, as in lambda_nscd=0.5"
+            return f"cannot read {cause.override!r}: {_as_read(str(cause.override))}"
         target = re.search(r"Error (?:locating target|loading) '([^']+)'", str(cause))
         if isinstance(cause, InstantiationException | ImportError) and target:
             return (
@@ -231,11 +271,27 @@ def explain(error: BaseException, config_name: str) -> str | None:
             whose = f"{place[1]} ({call[1]})" if place else call[1]
             return f"{whose} does not take these settings: {' '.join(str(cause.__cause__).split())}"
         key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", str(cause))
+        several = re.match("Ambiguous value for argument '(.+)'\n", str(cause))
+        if isinstance(cause, ConfigCompositionException) and several:
+            name, _, values = several[1].partition("=")
+            return (
+                f"{several[1]} gives {name} several values: a sweep needs -m, as in python -m lsap.{config_name} -m "
+                f"{several[1]}, and a list brackets: {name}=[{values}]"
+            )
         if isinstance(cause, ConfigCompositionException) and key:
             return _unknown_key(next(filter(None, key.groups())), config_name)
     if isinstance(error, HydraException | OmegaConfBaseException | MisconfigurationException):
         return str(error).strip().splitlines()[0]
     return None
+
+
+def _as_read(argument: str) -> str:
+    """How an argument should have been written that Hydra cannot read."""
+    listed = re.fullmatch(r"(\S+?)=([\[{]).*=.*[\]}]", argument)
+    if listed is None:
+        return "write key=value, as in lambda_nscd=0.5"
+    example = "['a,b=1']" if listed[2] == "[" else "{name: 'a,b=1'}"
+    return f'quote a path that has = or , in it within the list, and the whole: "{listed[1]}={example}"'
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -254,8 +310,9 @@ def _unknown_key(key: str, config_name: str) -> str:
         config = composed(config_name)
     accepted = _accepted(config)
     top = {k.split(".")[0] for k in accepted}
-    pool = accepted if "." in key else top | {k for k in accepted if k.rsplit(".", 1)[-1] == key}
-    return f"unknown setting {key!r}: {nearest(key, pool)}"
+    beside = {k for k in accepted if k.startswith(f"{key.split('.')[0]}.")} or accepted
+    pool = beside if "." in key else top | {k for k in accepted if k.rsplit(".", 1)[-1] == key}
+    return f"unknown setting {key!r}: {nearest(key, pool, 1 if '.' in key else 3)}"
 
 
 def _accepted(config: DictConfig) -> set[str]:

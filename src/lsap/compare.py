@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap.assembly import Parts, check, check_trainable, own_device, process_count
-from lsap.cli import command
+from lsap.cli import command, composed, searchpath
 from lsap.editing.directions import apply
 from lsap.editing.effects import MatchedEdit, Reader, discover, match
 from lsap.errors import BadValue
@@ -53,8 +53,7 @@ def compare(config: DictConfig) -> Path:
             f"trainer.devices={config.trainer.devices}: a comparison runs in one process; train its members on several "
             "devices first (python -m lsap.train trainer.devices=… lambda_nscd=…), then compare with trainer.devices=1"
         )
-    expected = config.domain.get("duration")
-    print(f"{len(lambdas)} encoders, {config.max_steps} steps each" + (f": {expected}" if expected else ""), flush=True)
+    print(announced(config, len(lambdas)), flush=True)
     runs: dict[str, Trained] = {}
     for value in lambdas:
         member = config.copy()
@@ -127,6 +126,14 @@ class Outcome:
 
     edit: MatchedEdit
     truth: Mapping[str, float]
+
+
+def announced(config: DictConfig, encoders: int) -> str:
+    """What is about to be trained, and how long it takes, which is known of the domain's own number of steps only."""
+    usual = composed("compare", [f"domain={config.domain.name}"], searchpath())
+    as_usual = (config.max_steps, encoders) == (usual.max_steps, len(usual.lambdas))
+    expected = f": {config.domain.duration}" if as_usual and "duration" in config.domain else ""
+    return f"{encoders} encoders, {config.max_steps} {'step' if config.max_steps == 1 else 'steps'} each{expected}"
 
 
 def _lambdas(config: DictConfig) -> list[float]:

@@ -138,6 +138,11 @@ class Contest:
         return trials(self.config, self.parts, self.chosen, identity, self.protocol)
 
     @property
+    def not_measured(self) -> list[str]:
+        """What was left out, and why."""
+        return self.notes + ([] if self.trials is None else self.trials.notes)
+
+    @property
     def edits(self) -> list[str]:
         """Names of the edits."""
         return [] if self.trials is None else self.trials.names

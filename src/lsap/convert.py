@@ -85,8 +85,8 @@ def _held(config: DictConfig, source: Path) -> str:
         try:
             held = str(holding(formats.read_state(source), formats.read_card(source)))
         except BadValue:
-            read_tensors(source)  # a bare tensor; anything else says what is wrong with it
-            held = "codes"
+            bare = read_tensors(source)  # a bare tensor; anything else says what is wrong with it
+            held = "codes" if len(bare) == 1 else "none"
     if held == "none":
         raise BadValue(f"{source} holds nothing that lsap knows; docs/own-weights.md lists what is read")
     if held == "codes" and config.holds is None:

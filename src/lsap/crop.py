@@ -58,7 +58,7 @@ def crop(config: DictConfig) -> Crops:
     """
     size, most = positive("size", config.size), positive("faces", config.faces)
     photographs = opened(config.images)
-    finder: Landmarks = DetectedLandmarks() if config.landmarks is None else ListedLandmarks(config.landmarks)
+    finder = _finder(config.landmarks)
     folder = Path(config.to)
     result = Crops(str(photographs.root.absolute()), size)
     taken: set[str] = set()
@@ -88,6 +88,16 @@ def crop(config: DictConfig) -> Crops:
     write_json(folder / RECORD, asdict(result))
     told(result, folder)
     return result
+
+
+def _finder(landmarks: str | None) -> Landmarks:
+    """Who finds the faces: the detector, or a file that lists them."""
+    if landmarks is not None:
+        return ListedLandmarks(landmarks)
+    try:
+        return DetectedLandmarks()
+    except BadValue as error:
+        raise BadValue(f"{error}; or bring landmarks of your own with landmarks=/path/to/file.json") from error
 
 
 def opened(images: Any) -> Photographs:

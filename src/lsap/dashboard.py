@@ -13,7 +13,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lsap.cli import command
-from lsap.errors import BadValue
+from lsap.errors import BadValue, nearest
+from lsap.evaluation.standings import measures
 from lsap.runs import read_json, write_json
 from lsap.runs.dashboard import mode
 
@@ -37,6 +38,12 @@ def dashboard(config: DictConfig) -> Path:
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
         raise BadValue(MISSING) from error
+    columns = {measure.key for measure in measures({}, list(config.domain.get("edits") or {}))}
+    usual = {name for name in columns if "/" not in name}  # of edits there are many
+    for name, wanted in (("measures", config.measures), ("fidelity", config.fidelity)):
+        for one in wanted:
+            if one not in columns:
+                raise BadValue(f"{name}={wanted}: nobody measures {one!r}; {nearest(str(one), usual)}")
     path = Path(config.save_to or Path(config.outputs) / config.domain.name / "dashboard.json")
     online = mode(config.logger.offline) == "online"
     mend = "delete it: the workspace is then made anew"

@@ -22,7 +22,7 @@ from lsap.alignment import nscd
 from lsap.assembly import check_seed, device_of, refuse_missing
 from lsap.cli import command, positive
 from lsap.edited import reader_label
-from lsap.editing.discovery import Discovery, Samples, read_labels
+from lsap.editing.discovery import Discovery, Samples, existing_labels, read_labels
 from lsap.editing.effects import Reader, side_effects, usable_range
 from lsap.editing.readers import Probe
 from lsap.editors import domain_reader, embedder, label, read_samples
@@ -49,6 +49,8 @@ def discover(config: DictConfig) -> list[Path]:
     for name in ("samples", "measured_on", "shown", "steps", *(["draw"] if config.draw is not None else [])):
         positive(name, config[name])
     check_seed(config.seed)
+    if config.labels is not None:
+        existing_labels(config.labels)
     method = _method(config)
     needs = [need for need in config.domain.needs if need.key == "generator.checkpoint"]
     refuse_missing(f"domain={config.domain.name}", config, needs)
@@ -137,7 +139,7 @@ def _samples(config: DictConfig, parts: InversionParts, reader: Reader | None, s
 
 def _labelled(config: DictConfig, parts: InversionParts) -> Samples:
     """Stored codes and the labels that a table gives them."""
-    path = Path(config.labels)
+    path = existing_labels(config.labels)
     codes = path.parent / "codes.safetensors" if config.codes is None else Path(config.codes)
     generator = parts.generator
     found = read_codes(codes, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=parts.fingerprint)

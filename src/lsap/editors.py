@@ -31,6 +31,7 @@ from lsap.runs import Store
 SHIPPED = {"demo": Path(demo.__file__).parent / "directions"}  # directions that travel with the project, by domain
 OF_THE_RUN = ("generator", "view", "image_size", "data")  # what an edit takes over from the run that it edits
 OF_ITS_IMAGES = ("images", "split", "count")
+TOLD = 4  # runs that a message names
 SAMPLES = 2048  # that directions are found on where there is no file of them
 MATCHED: dict[str, type[MatchedOnAverage] | type[MatchedEach]] = {"run": MatchedOnAverage, "image": MatchedEach}
 STEPS = 7
@@ -50,7 +51,10 @@ def stored_run(config: DictConfig) -> tuple[Store, DictConfig]:
     """
     if config.inversions is None:
         raise BadValue("inversions is not set: name a folder that lsap.invert wrote")
-    store = Store.read(config.inversions)
+    path = Path(str(config.inversions)).expanduser()
+    if not (path / "plan.json").is_file():
+        raise MissingFile(f"inversions={path} {no_run(path, config.outputs)}")
+    store = Store.read(path)
     if left := store.unfinished():
         raise BadValue(f"{store.path}: {len(left)} of its batches are not done; give the command that makes it again")
     name = str(store.plan.settings.get("domain"))
@@ -72,6 +76,29 @@ def stored_run(config: DictConfig) -> tuple[Store, DictConfig]:
         if config[key] is None and kept.get(key) is not None:
             whole[key] = kept[key]
     return store, whole
+
+
+def no_run(path: Path, outputs: str) -> str:
+    """Why a path is no run of inversions, and which runs there are in it, beside it or below `outputs`."""
+    if path.is_dir() and (below := runs_in(path)):
+        return f"is no run; it holds: {_some(below)}"
+    mend = "make some with python -m lsap.invert"
+    if path.is_dir():
+        return f"holds no inversions (it has no plan.json); {mend}"
+    above = next((each for each in path.parents if each.is_dir()), Path())
+    near = runs_in(above) if above != Path(above.anchor) else []  # not all of a disk
+    near = near or [run for each in Path(outputs).glob("*/inversions") for run in runs_in(each)]
+    return f"is no folder; {f'there are: {_some(near)}' if near else mend}"
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Runs of inversions in a folder, up to three folders down; sorted."""
+    plans = [plan for depth in ("*", "*/*", "*/*/*") for plan in folder.glob(f"{depth}/plan.json")]
+    return sorted(plan.parent for plan in plans if not plan.with_name("directions.safetensors").exists())  # no edits
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:TOLD])) + (", …" if len(paths) > TOLD else "")
 
 
 def take_over(config: DictConfig, key: str, value: Any) -> None:
@@ -245,7 +272,10 @@ def reader(config: DictConfig, parts: InversionParts) -> Reader | None:
     if config.reader is None:
         return domain_reader(config, parts)
     if config.reader == "landmarks":
-        return LandmarkPose()
+        try:
+            return LandmarkPose()
+        except BadValue as error:
+            raise BadValue(f"reader=landmarks: {error}") from error
     path = Path(str(config.reader))
     if not path.is_file():
         raise MissingFile(

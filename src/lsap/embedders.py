@@ -21,6 +21,7 @@ from lsap.assembly import (
     RANDOM,
     Parts,
     as_written,
+    check_root,
     check_seed,
     check_weights,
     checked_file,
@@ -68,7 +69,7 @@ def check(config: DictConfig) -> None:
     """Refuse a configuration that cannot run, before anything is loaded or written.
 
     Raises:
-        BadValue: a count below one or a weight below zero.
+        BadValue: a count below one, a weight below zero, photographs for a domain that draws its own.
         MissingFile: weights or images are not there; all of them are listed.
     """
     positive("images_per_batch", config.images_per_batch)
@@ -76,6 +77,8 @@ def check(config: DictConfig) -> None:
         positive("count", config.count)
     check_seed(config.seed)
     check_weights(config, lambdas(config))
+    positive("space.samples", config.space.samples)
+    check_root(config)
     needs = [need for need in config.domain.needs if _needed(config, need.key)]
     if optimises(config) and _own_trunk(config) and config.lambda_lpips > 0:
         needs.append(OmegaConf.create(TRUNK_NEED))

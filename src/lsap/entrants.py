@@ -19,7 +19,7 @@ from lsap.assembly import as_written, plain
 from lsap.cli import composed, searchpath
 from lsap.data.folder import listing
 from lsap.data.storage import are_images
-from lsap.editors import OF_ITS_IMAGES, OF_THE_RUN, take_over
+from lsap.editors import OF_ITS_IMAGES, OF_THE_RUN, no_run, runs_in, take_over
 from lsap.embedders import Chosen, InversionParts
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.evaluation.inversions import title
@@ -206,7 +206,9 @@ def named_runs(config: DictConfig) -> list[tuple[str | None, Path]]:
         if places.count(place) > 1:
             raise BadValue(f"runs names {path} twice")
         if not path.is_dir():
-            raise MissingFile(f"runs: {path} is no folder; name one that lsap.invert wrote, or one of pictures")
+            raise MissingFile(f"runs: {path} {no_run(path, config.outputs)}; or name a folder of pictures")
+        if not (path / "plan.json").is_file() and runs_in(path):
+            raise BadValue(f"runs: {path} {no_run(path, config.outputs)}")
     return found
 
 

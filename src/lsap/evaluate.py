@@ -56,6 +56,8 @@ def evaluate(config: DictConfig) -> Path:
 
         log_evaluation(contest, rows, standings, images, shown)
     print(standings.markdown())
+    if contest.not_measured:
+        print(f"not measured: {'; '.join(contest.not_measured)}")
     print(f"{path}/report.html")
     return path
 
@@ -72,7 +74,7 @@ def write_results(
     shown: Mapping[str, Shown],
 ) -> None:
     """Write the table in three forms, the rows of all images, the correlations, and the page."""
-    path, notes = contest.path, contest.notes + ([] if contest.trials is None else contest.trials.notes)
+    path, notes = contest.path, contest.not_measured
     keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
     lines = [{"method": method, "name": name} | found[name] for method, found in rows.items() for name in contest.names]
     write_text(path / "images.csv", written(["method", "name", *keys], lines))

@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,21 +15,23 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lsap.assembly import device_of, global_rank, plain, process_count
 from lsap.cli import positive
 from lsap.data import ImageDataModule
-from lsap.errors import BadValue, nearest
+from lsap.errors import BadValue, StoppedRun, nearest
 from lsap.recomputing import recompute
 from lsap.runs import AtomicCheckpoints, LastCheckpoint, MetricsFile, ReadableProgress, RunFolder, quiet_lightning
 from lsap.runs.folder import State
+from lsap.values import is_number
 
 log = logging.getLogger(__name__)
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu")
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
+FULL = ("not enough memory", "out of memory", "can't allocate memory")  # what PyTorch says, by device
 SHORT_PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # as Lightning reads them
 
 
@@ -54,11 +57,12 @@ def check_trainer(settings: DictConfig) -> None:
     if str(settings.precision) not in {*PRECISIONS, *SHORT_PRECISIONS}:
         raise BadValue(f"trainer.precision={settings.precision}: {nearest(str(settings.precision), PRECISIONS)}")
     clip = settings.gradient_clip_val
-    if clip is not None and not _number(clip, float("inf")):
+    if clip is not None and not (is_number(clip) and clip > 0):
         raise BadValue(f"trainer.gradient_clip_val={clip}: a length above 0, or null to clip nothing")
     for name in ("val_check_interval", "save_every"):
-        if not _number(settings[name], 1):
-            raise BadValue(f"trainer.{name}={settings[name]}: a share of max_steps, above 0 and at most 1")
+        share = settings[name]
+        if not (is_number(share) and 0 < share <= 1):
+            raise BadValue(f"trainer.{name}={share}: a share of max_steps, above 0 and at most 1")
     for name in ("recompute", "channels_last"):
         if not isinstance(settings[name], bool):
             raise BadValue(f"trainer.{name}={settings[name]}: true or false")
@@ -94,13 +98,6 @@ def _check_devices(devices: object, gpus: int | None) -> None:
         )
 
 
-def _number(value: object, most: float) -> bool:
-    """Whether a setting is a finite number above 0 and at most `most`."""
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most and value != float("inf")
-    )
-
-
 @dataclass(frozen=True)
 class Course:
     """What a training is called, how long it is, and what the best checkpoint is chosen by.
@@ -109,12 +106,14 @@ class Course:
     max_steps: of the optimiser.
     batch_size: images per step, over all processes.
     watched: a logged quantity of the held-out images; the lowest is best.
+    batch_setting: the setting that batch_size comes from.
     """
 
     title: str
     max_steps: int
     batch_size: int
     watched: str
+    batch_setting: str = "batch_size"
 
 
 def fit(
@@ -136,6 +135,9 @@ def fit(
         data: training images, and held-out ones if the best checkpoint is to be kept.
         course: title, length, what is watched.
         callbacks: further ones.
+
+    Raises:
+        StoppedRun: a loss was not finite, or the disk or the memory is full; what was saved stays.
     """
     settings = config.trainer
     checkpoints = folder.path / "checkpoints"
@@ -181,6 +183,10 @@ def fit(
         )  # fmt: skip
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        except RuntimeError as error:
+            if not memory_is_full(error):
+                raise
+            raise StoppedRun(_no_memory(course, recomputed=settings.recompute)) from error
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning leaves by sys.exit(1)
                 raise KeyboardInterrupt from None
@@ -188,6 +194,41 @@ def fit(
     if torch.distributed.is_initialized():  # what follows is done by one process, and metrics would wait for the others
         torch.distributed.destroy_process_group()
     return trainer, progress
+
+
+def best_weights(folder: Path, part: str, device: torch.device) -> dict[str, Tensor] | None:
+    """The tensors of one part of the module in a run's best checkpoint; None where none was kept.
+
+    Raises:
+        BadValue: it is damaged.
+    """
+    best = folder / "checkpoints" / "best.ckpt"
+    if not best.is_file():
+        return None
+    try:
+        state = AtomicCheckpoints().load_checkpoint(best, device)["state_dict"]
+    except BadValue as error:
+        raise BadValue(
+            f"{best} is damaged; delete it to end this run with the weights of its last step, or the whole folder to "
+            "train again"
+        ) from error
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in state.items()}
+
+
+def _no_memory(course: Course, recomputed: bool) -> str:
+    """The one line about a training that does not fit into memory."""
+    key = course.batch_setting
+    further = "" if recomputed else " and trainer.recompute=true, which needs far less, goes on from there"
+    preset = " or preset=low_memory" if key == "batch_size" else ""
+    return (
+        f"{key}={course.batch_size}: a step of so many images does not fit into memory. The work so far stays in "
+        f"last.ckpt{further}; a smaller {key}={preset} is another run"
+    )
+
+
+def memory_is_full(error: RuntimeError) -> bool:
+    """Whether PyTorch found no memory for something, of whichever device."""
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error).lower() for word in FULL)
 
 
 def learns_statistics(module: nn.Module) -> bool:

@@ -7,7 +7,6 @@ number of processes may share it. The results' folders follow from the settings.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -25,15 +24,14 @@ from lsap.embedders import Chosen, alignment, check, chosen_images, view_size
 from lsap.errors import BadValue, StoppedRun
 from lsap.evaluation.fidelity import Row, labels, synthetic_row
 from lsap.evaluation.inversions import inversion_report, overview
-from lsap.fitting import check_trainer
+from lsap.fitting import check_trainer, memory_is_full
 from lsap.formats import Codes, write_codes
 from lsap.inversion import Embedded
 from lsap.measuring import MEASURES, means, measure, rows_of, same_images, stored_bytes, working_times, write_table
 from lsap.refining import RefinementParts, Stage, stages
-from lsap.runs import PlanProgress, Store, manifest, peak_memory, quiet_lightning, write_json, write_text
+from lsap.runs import PlanProgress, Store, manifest, peak_memory, quiet_lightning, read_json, write_json, write_text
 from lsap.runs.lock import Lock
-
-FULL = ("not enough memory", "out of memory", "can't allocate memory")  # what PyTorch says, by device
+from lsap.runs.store import AGAIN
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,8 @@ def invert(config: DictConfig) -> Inverted:
     parts = RefinementParts(config, own_device(config.trainer))
     chosen = chosen_images(config, view_size(parts))
     *earlier, last = stages(parts, chosen)
+    if earlier:
+        last.module()  # refuses what is wrong with a refinement before hours go into the embedding
     store = last.open(chosen.names, config.images_per_batch)
     if finished(store):
         print(f"finished before: {store.path}/report.html (delete the folder to invert again)")
@@ -123,7 +123,7 @@ def work(config: DictConfig, stage: Stage, chosen: Chosen, store: Store, keeper:
         try:
             trainer.predict(module, pending, return_predictions=False)
         except RuntimeError as error:
-            if not any(word in str(error).lower() for word in FULL):
+            if not memory_is_full(error):
                 raise
             raise StoppedRun(
                 f"images_per_batch={config.images_per_batch}: so many at once do not fit into memory; take fewer in "
@@ -295,7 +295,7 @@ def _say(summary: Mapping[str, Any]) -> None:
 
 def stored(path: Path) -> Inverted:
     """The numbers of a finished run, from its folder."""
-    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    summary = read_json(path / "summary.json", AGAIN, dict)
     return Inverted(path, summary["row"], True)
 
 

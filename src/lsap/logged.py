@@ -7,7 +7,6 @@ Keys begin with what they are of: `train/` and `val/` while an encoder learns, `
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -40,8 +39,9 @@ from lsap.evaluation.pictures import grid, reconstruction_grid, tile
 from lsap.evaluation.standings import Shown, side_by_side
 from lsap.evaluation.tables import Standings
 from lsap.measuring import MEASURES, compared, working_times
-from lsap.runs import Store
+from lsap.runs import Store, read_json
 from lsap.runs.dashboard import note_logged, noted, own_run, wandb_logger
+from lsap.runs.store import AGAIN
 
 SHOWN = 8  # images of a panel
 PICTURED = 32  # rows of a table that show their images too
@@ -177,7 +177,7 @@ def log_inversions(config: DictConfig, parts: InversionParts, chosen: Chosen, st
     known = noted(path)
     if known["logged"] == store.plan.hash:
         return
-    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    summary = read_json(path / "summary.json", AGAIN, dict)
     rows = store.rows()
     with own_run():
         name = f"{method(summary)}/{path.name}"

@@ -26,7 +26,7 @@ from lsap.errors import BadValue
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.pictures import sheet
 from lsap.formats import fingerprint, read_state
-from lsap.runs import AtomicCheckpoints, MetricsFile, ReadableProgress, quiet_lightning
+from lsap.runs import AtomicCheckpoints, MetricsFile, ReadableProgress, quiet_lightning, read_json
 
 
 class Sheets(Callback):
@@ -106,13 +106,7 @@ def _go_on_from(path: str | None, module: Pretraining) -> dict[str, Any] | None:
     file = Path(path).with_name(f"{Path(path).stem}.card.json")
     if not file.is_file():
         return {"file": Path(path).name, "fingerprint": fingerprint(module.product)}
-    try:
-        card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BadValue(
-            f"{file}, the card of start_from={path}, cannot be read ({error}); mend it or move it away"
-        ) from error
-    return card
+    return read_json(file, f"mend this card of start_from={path}, or move it away", dict)
 
 
 main = command("pretrain")(pretrain)

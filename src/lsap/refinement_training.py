@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 
 from lsap.assembly import (
+    check_optimizer,
+    check_root,
     check_seed,
     check_sizes,
     global_rank,
@@ -28,7 +30,7 @@ from lsap.data import ImageDataModule, Source
 from lsap.embedders import OWN_TRUNK, TRUNK_NEED, Chosen
 from lsap.errors import BadValue
 from lsap.evaluation.report import training_report
-from lsap.fitting import Course, check_trainer, fit
+from lsap.fitting import Course, best_weights, check_trainer, fit
 from lsap.formats import fingerprint, write_state
 from lsap.inversion import Embedded
 from lsap.invert import Clock, work
@@ -74,7 +76,10 @@ def train_refinement(config: DictConfig) -> Path:
         if rank == 0:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         node = config.refinement.training
-        course = Course(f"{config.refinement.name}'s network", node.max_steps, node.batch_size, "val/loss")
+        course = Course(
+            f"{config.refinement.name}'s network", node.max_steps, node.batch_size, "val/loss",
+            "refinement.training.batch_size",
+        )  # fmt: skip
         trainer, progress = fit(config, folder, state, module, data, course)
         if trainer.is_global_zero:
             keep(parts, module, folder, file)
@@ -105,7 +110,9 @@ def check(config: DictConfig) -> None:
         positive(f"refinement.training.{name}", node[name])
     for name in ("images", "images_per_batch") if "examples" in node else ():
         positive(f"refinement.training.examples.{name}", node.examples[name])
+    check_optimizer("refinement.training.optimizer", node.optimizer)
     check_seed(config.seed)
+    check_root(config)
     check_trainer(config.trainer)
     if node.batch_size % (processes := process_count(config.trainer)):
         raise BadValue(
@@ -181,10 +188,9 @@ class ExampleKeeper(Clock):
 
 def keep(parts: RefinementParts, module: RefinementTraining, folder: RunFolder, file: Path) -> None:
     """Take the best checkpoint and write its network."""
-    best = folder.path / "checkpoints" / "best.ckpt"
-    if best.is_file():
-        state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-        module.network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in state.items()})
+    state = best_weights(folder.path, "network", torch.device("cpu"))
+    if state is not None:
+        module.network.load_state_dict(state)
     tensors, card = module.cpu().eval().product()
     names = {"refinement": parts.config.refinement.name, "domain": parts.config.domain.name}
     write_state(file, tensors, {**card, **names, "generator": fingerprint(parts.generator)})

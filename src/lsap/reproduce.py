@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lsap.assembly import plain, process_count
-from lsap.cli import command, composed, config_dir, searchpath
+from lsap.cli import command, composed, config_dir, explain, searchpath
 from lsap.contest import Contest
 from lsap.entrants import completed
 from lsap.errors import BadValue, LsapError, StoppedRun
@@ -65,6 +67,8 @@ def reproduce(config: DictConfig) -> Path | None:
     experiment = read_experiment(folder_of(config.experiment))
     more = common(config, experiment) | (plain(config["with"]) or {})
     members = experiment.members(config.domain.name, more)
+    if config["with"]:
+        refuse_unknown(members, plain(config["with"]))
     if config.dry:
         print("\n".join(map(str, members)))
         return None
@@ -86,6 +90,21 @@ def reproduce(config: DictConfig) -> Path | None:
     if figures:
         draw(folder, config, figures, Evaluated(contest_of(config, experiment, done), values))
     return folder
+
+
+def refuse_unknown(members: Sequence[Member], further: Mapping[str, Any]) -> None:
+    """Refuse further settings that a command does not have, before any is listed or runs; raises BadValue."""
+    groups = {each.name for each in config_dir().iterdir() if each.is_dir()}
+    tried: set[tuple[str, ...]] = set()
+    for member in members:
+        settings = [f"{key}={written(value)}" for key, value in member.settings.items() if key in {*groups, *further}]
+        if (member.verb, *settings) in tried:
+            continue
+        tried.add((member.verb, *settings))
+        try:
+            composed(member.verb, settings, searchpath())
+        except (HydraException, OmegaConfBaseException) as error:
+            raise BadValue(f"with={written(dict(further))}: {explain(error, member.verb)}, in {member}") from error
 
 
 def refuse_several_processes(members: Sequence[Member]) -> None:

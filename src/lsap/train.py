@@ -7,7 +7,6 @@ The run's folder follows from its settings. Started again, an unfinished run goe
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +36,11 @@ from lsap.evaluation.fidelity import Row, evaluate, evaluate_mean_latent, labels
 from lsap.evaluation.pictures import reconstruction_grid
 from lsap.evaluation.pictures import save as save_picture
 from lsap.evaluation.report import row_title, training_report
-from lsap.fitting import Course, check_trainer, fit
+from lsap.fitting import Course, best_weights, check_trainer, fit
 from lsap.formats import fingerprint, write_state
 from lsap.refinement_training import train_refinement
 from lsap.refining import NONE
-from lsap.runs import ReadableProgress, RunFolder, manifest, write_json, write_text
+from lsap.runs import ReadableProgress, RunFolder, manifest, read_json, write_json, write_text
 from lsap.runs.dashboard import own_run
 
 
@@ -154,10 +153,9 @@ def _measure(
     device = parts.device
     for part in (module.encoder, parts.generator, parts.view, module.objective):
         part.to(device)
-    best = folder / "checkpoints" / "best.ckpt"
-    if best.is_file():
-        state = torch.load(best, map_location=device, weights_only=True)["state_dict"]
-        module.encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items()})
+    state = best_weights(folder, "encoder", device)
+    if state is not None:
+        module.encoder.load_state_dict(state)
     encoder, inverter = module.encoder.eval(), module.inverter
     card = {"embedding": config.embedding.name, "domain": config.domain.name, "generator": fingerprint(parts.generator)}
     write_state(folder / "encoder.safetensors", encoder.state_dict(), card | {"encoder": encoder.kind})
@@ -197,7 +195,7 @@ def test_loaders(data: ImageDataModule) -> dict[str, Any]:
 
 def stored(folder: Path) -> Trained:
     """The numbers of a finished run, from its folder."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(folder / "metrics.json", "delete the folder to train again", dict)
     return Trained(folder, metrics["splits"], metrics["labels"])
 
 

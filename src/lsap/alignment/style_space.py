@@ -87,8 +87,9 @@ class NormalizedStyleSpace:
         chunk: int = 512,
         cache: str | Path | None = None,
     ) -> None:
-        if samples < 1 or chunk < 1:
-            raise BadValue(f"samples={samples}, chunk={chunk}: both must be at least 1")
+        for name, count in (("samples", samples), ("chunk", chunk)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise BadValue(f"space.{name}={count}: {name} is a whole number of at least 1")
         self.generator = generator
         self.names = style_layers(generator, layers)
         self.samples, self.seed, self.layers = samples, seed, layers

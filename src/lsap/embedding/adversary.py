@@ -5,7 +5,6 @@ Published with e4e (Tov et al. 2021); LSAP_E puts alignment in its place.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from lsap.errors import BadValue
 from lsap.seeds import derive
+from lsap.values import is_number
 
 
 class LatentDiscriminator(nn.Module):
@@ -98,7 +98,7 @@ class Adversary(nn.Module):
     ) -> None:
         super().__init__()
         for name, rate, least in (("lr", lr, "above 0"), ("r1", r1, "from 0 upwards")):
-            if not _number(rate) or rate < 0 or (rate == 0 and name == "lr"):
+            if not is_number(rate) or rate < 0 or (rate == 0 and name == "lr"):
                 raise BadValue(f"adversary.{name}={rate}: {name} is a number {least}")
         for name, count in (("r1_every", r1_every), ("pool", pool)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -156,10 +156,6 @@ class Adversary(nn.Module):
         device = next(self.discriminator.parameters()).device
         for side, pool in self.pools.items():
             pool.kept = [code.to(device) for code in progress["pools"].get(side, ())]
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def discrimination(discriminator: LatentDiscriminator, real: Tensor, fake: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lsap.errors import BadValue
+from lsap.values import is_number
 
 
 class Stages(Protocol):
@@ -63,7 +64,7 @@ class ProgressiveStages:
 
     def __post_init__(self) -> None:
         for name, value in (("start", self.start), ("every", self.every)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            if not is_number(value) or value < 0:
                 raise BadValue(
                     f"stages.{name}={value}: a number of steps from 0 upwards or, below 1, a fraction of max_steps"
                 )

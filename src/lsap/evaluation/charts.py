@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
 }
-NEAR, LINE = 0.5, 0.075  # of the axes: how near points are whose names could meet, and how high a name is
+
 NOT_LOSSES = ("stage",)  # logged beside the terms, but nothing that falls
 Curve = list[tuple[float, float]]
 Log = dict[str, Curve]
@@ -183,25 +184,29 @@ def _span(values: Sequence[float], before: float, beyond: float) -> tuple[float,
 
 
 def _label_points(axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
-    """Write each name beside its point (name, x, y, colour), on the side with more room, apart from its neighbours'.
+    """Write each name beside its point (name, x, y, colour), apart from points and names; a line ties one that moved.
 
-    Labels take no part in the layout, which a long one would leave no room for the axes.
+    Names take no part in the layout, which a long one would leave no room for the axes.
     """
-    to_axes = axes.transData + axes.transAxes.inverted()
-    placed: list[tuple[float, float]] = []
-    for name, x, y, colour in sorted(points, key=lambda point: point[2]):
-        across, up = (float(value) for value in to_axes.transform((x, y)))
-        height = up
-        for other, taken in placed:  # upwards, so they are in order
-            if abs(across - other) < NEAR and height - taken < LINE:
-                height = taken + LINE
-        placed.append((across, height))
-        side = 1 if across < 0.5 else -1
-        label = axes.annotate(
-            _shortened(name), (across, height), (9 * side, 0), xycoords="axes fraction", textcoords="offset points",
-            ha="left" if side > 0 else "right", va="center", color=colour, fontweight="bold",
-        )  # fmt: skip
-        label.set_in_layout(False)
+    points = sorted(points, key=lambda point: point[2])
+    low, high = axes.get_ylim()
+    step = (high - low) / 200  # names that start on one another would stay there
+    starts = [y + step * (rank + 4) for rank, (_, _, y, _) in enumerate(points)]
+    texts = [
+        axes.text(x, start, _shortened(name), color=shade, fontweight="bold")
+        for start, (name, x, _, shade) in zip(starts, points, strict=True)
+    ]
+    for text in texts:
+        text.set_in_layout(False)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    FigureCanvasSVG(figure)
+    figure.draw_without_rendering()  # the layout is settled before names find their places in it
+    xs, ys = ([point[axis] for point in points] for axis in (1, 2))
+    adjust_text(
+        texts, xs, ys, target_x=xs, target_y=ys, ax=axes, iter_lim=300,
+        expand=(1.15, 1.6), min_arrow_len=4, arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.8},
+    )  # fmt: skip
 
 
 def _shortened(text: str, most: int = 30) -> str:

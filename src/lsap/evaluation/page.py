@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 from lsap.errors import BadValue
 from lsap.evaluation import pictures
 from lsap.runs.atomic import write_bytes
+from lsap.values import is_number
 
 NOTHING = "–"
 MINUS = "−"
@@ -131,7 +132,7 @@ class Table:
         rivals = {
             text: entry.values[measure.key]
             for text, entry in zip(texts, self.entries, strict=True)
-            if entry.kind == "method" and _is_number(entry.values.get(measure.key))
+            if entry.kind == "method" and is_number(entry.values.get(measure.key))
         }
         best = None
         if measure.better and len(rivals) > 1:
@@ -296,12 +297,12 @@ def column(values: Sequence[Any], deciding: Sequence[Any] | None = None) -> list
     >>> column([0.1085, 0.0237, None])
     ['0.1085', '0.0237', '–']
     """
-    sizes = [abs(v) for v in (values if deciding is None else deciding) if isinstance(v, float) and _is_number(v) and v]
+    sizes = [abs(v) for v in (values if deciding is None else deciding) if isinstance(v, float) and is_number(v) and v]
     if not sizes or min(sizes) < 1e-4 or max(sizes) >= 1e4:
         return [number(value) for value in values]
     decimals = max(0, 2 - math.floor(math.log10(min(sizes))))
     return [
-        f"{value:.{decimals}f}".replace("-", MINUS) if isinstance(value, float) and _is_number(value) else number(value)
+        f"{value:.{decimals}f}".replace("-", MINUS) if isinstance(value, float) and is_number(value) else number(value)
         for value in values
     ]
 
@@ -370,10 +371,6 @@ def _section(section: Section) -> str:
 
 def _anchor(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _text(text: str) -> str:

@@ -108,8 +108,8 @@ def measures(labels: Mapping[str, str], edits: Sequence[str]) -> list[Measure]:
             Measure(f"excess/{edit}", f"{edit}: excess", "σ of factors", "lower"),
             Measure(f"distance/{edit}", f"{edit}: error", "MSE to the true edit", "lower"),
             Measure(f"identity/{edit}", f"{edit}: identity", "cosine to the image", "higher"),
-            Measure(f"lec/{edit}", f"{edit}: LEC", "as published", "lower"),
-            Measure(f"lec_mean/{edit}", f"{edit}: LEC", "plain mean", "lower"),
+            Measure(f"lec/{edit}", f"{edit}: LEC (published rule)", "in W+", "lower"),
+            Measure(f"lec_mean/{edit}", f"{edit}: LEC (plain mean)", "in W+", "lower"),
         ]
     return columns
 

@@ -27,6 +27,10 @@ from lsap.formats.pickles import Record
 from lsap.formats.states import read_card, read_state
 
 KIND = "lsap encoder"
+OF_A_TRAINING = (
+    "this is what a training goes on from: take encoder.safetensors, which lies beside its folder checkpoints/ when "
+    "training has ended"
+)
 EXTRA = ("residue.", "grid_align.")  # HFGI's own networks; after these beginnings of names in our files too
 
 # What the published options call their encoders.
@@ -106,7 +110,8 @@ def read_encoder(path: str | Path, *, kind: str | None = None, size: int | None 
         found = _own(content, card) if "embedding" in card or card.get("kind") == KIND else _published(content, kind)
         _check(found, None if kind is None else SAME.get(kind, kind), size)
     except BadValue as error:
-        raise BadValue(f"{path}: {error}") from error
+        mend = f"; {OF_A_TRAINING}" if "pytorch-lightning_version" in content else ""
+        raise BadValue(f"{path}: {error}{mend}") from error
     return found
 
 

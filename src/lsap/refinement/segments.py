@@ -16,10 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from skimage.segmentation import slic
 from torch import Tensor
 
-from lsap.data import SUFFIXES
 from lsap.errors import BadValue, MissingFile
 from lsap.formats import load_bisenet
 from lsap.generator import Generator
+from lsap.runs.store import stem
 
 W_PLUS = "W+"
 PUBLISHED = (W_PLUS, "F4", "F6", "F8", "F10")  # of SAM's predictors
@@ -124,11 +124,11 @@ class LabelMaps:
 
     def path(self, name: str) -> Path:
         """The file that holds an image's labels."""
-        stem = next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
-        for found in (self.folder / f"{stem}.png", self.folder / f"{name}.png"):
+        usual = self.folder / f"{stem(name)}.png"
+        for found in (usual, self.folder / f"{name}.png"):
             if found.is_file():
                 return found
-        raise MissingFile(f"{self.folder / stem}.png: there is no map of segments for image {name}")
+        raise MissingFile(f"{usual}: there is no map of segments for image {name}")
 
 
 def resolutions(generator: Generator, spaces: Sequence[str]) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 from lsap.editing.discovery.ganspace import GANSpace
 from lsap.editing.discovery.interfacegan import InterFaceGAN
-from lsap.editing.discovery.samples import Discovery, Samples, read_labels
+from lsap.editing.discovery.samples import Discovery, Samples, existing_labels, read_labels
 from lsap.editing.discovery.sefa import SeFa
 from lsap.editing.discovery.slope import Slope
 
-__all__ = ["Discovery", "GANSpace", "InterFaceGAN", "Samples", "SeFa", "Slope", "read_labels"]
+__all__ = ["Discovery", "GANSpace", "InterFaceGAN", "Samples", "SeFa", "Slope", "existing_labels", "read_labels"]

@@ -59,6 +59,14 @@ class Discovery(Protocol):
         ...
 
 
+def existing_labels(path: str | Path) -> Path:
+    """The table of labels; raises MissingFile where there is none."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingFile(f"labels={path}: there is no such file; make samples to label with draw=500")
+    return path
+
+
 def read_labels(path: str | Path, names: Sequence[str]) -> dict[str, Tensor]:
     """Labels of named samples from a CSV file.
 
@@ -74,9 +82,7 @@ def read_labels(path: str | Path, names: Sequence[str]) -> dict[str, Tensor]:
         MissingFile: there is no such file.
         BadValue: no such table, a name that is unknown or occurs twice, or a cell that is no number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFile(f"labels={path}: there is no such file; make samples to label with draw=500")
+    path = existing_labels(path)
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = [str(column).strip() for column in reader.fieldnames or []]
