@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,12 @@ def test_results_say_which_experiments_were_run() -> None:
         told = "not yet run" if planned else "not on the demo"
         if (folder / "demo.csv").is_file():
             told = f"[demo.md](../experiments/{folder.name}/demo.md)"
+            claims = json.loads((folder / "demo.provenance.json").read_text())["claims"]
+            counts = Counter(claim["verdict"] for claim in claims)
+            found = [
+                f"{counts[verdict]} {verdict}" for verdict in ("holds", "does not hold", "open") if counts[verdict]
+            ]
+            told += f": {', '.join(found)}" if found else ""
         expected[f"[{folder.name}](../experiments/{folder.name})"] = told
     assert {row[0]: row[2] for row in table("docs/results.md", "experiment")[1:]} == expected
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from lsap.data.landmarks import DetectedLandmarks, Landmarks
@@ -87,6 +86,8 @@ class Probe:
         Raises:
             BadValue: fewer than ten labels of an attribute, or all equal.
         """
+        from sklearn.linear_model import RidgeCV  # a slow import that only this needs
+
         rows, offsets, quality = [], [], {}
         for name, values in labels.items():
             known = ~values.isnan()

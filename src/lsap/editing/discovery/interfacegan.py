@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from lsap.editing.directions import centred, check_samples, conditional, spread
@@ -90,6 +89,8 @@ class InterFaceGAN:
         first = round(len(kinds) * HELD_OUT)
         if len(np.unique(kinds[first:])) < 2:
             raise BadValue(f"direction {name!r}: {len(kinds)} labelled samples are too few to learn from; label more")
+        from sklearn.svm import LinearSVC  # a slow import that only this needs
+
         machine = LinearSVC(C=self.regularisation / len(kinds[first:]), dual=False, tol=1e-6, max_iter=10_000)
         machine.fit(codes[first:], kinds[first:])
         accuracy = float(machine.score(codes[:first], kinds[:first])) if first else float("nan")
