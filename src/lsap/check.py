@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
+from lsap.assembly import check_root
 from lsap.cli import command, positive
 from lsap.data import Photographs, Source, UnreadableImage
 from lsap.data.batches import as_it_is
@@ -80,6 +81,7 @@ def check(config: DictConfig) -> list[Report]:
     Raises:
         BadValue, MissingFile: images cannot be opened at all, as in training.
     """
+    check_root(config)
     config = config.copy()
     if "strict" in config.data:
         config.data.strict = False  # all broken images are wanted, not the first

@@ -59,6 +59,7 @@ class PublishedEncoder:
     generator_state: the decoder beside it, by the names of `Generator`; None where there is none.
     extra: tensors of further networks in the file, by their full names (HFGI's).
     generator: fingerprint of its generator, where the file says it.
+    embedding: what its training was called, where the file says it.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class PublishedEncoder:
     generator_state: dict[str, Tensor] | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
     generator: str | None = None
+    embedding: str | None = None
 
     @property
     def n_latent(self) -> int:
@@ -167,7 +169,9 @@ def _own(content: Mapping[str, Any], card: Mapping[str, str]) -> PublishedEncode
         opts = _options(json.loads(card.get("opts", "{}")))
     except ValueError as error:
         raise BadValue(f"its options cannot be read ({error}); convert or train it again") from error
-    return PublishedEncoder(SAME.get(kind, kind), tensors, mean, opts, None, extra, card.get("generator"))
+    return PublishedEncoder(
+        SAME.get(kind, kind), tensors, mean, opts, None, extra, card.get("generator"), card.get("embedding")
+    )
 
 
 def _kind(state: Mapping[str, Tensor], opts: Mapping[str, Any], asked: str | None) -> str:
@@ -202,7 +206,7 @@ def _kind(state: Mapping[str, Tensor], opts: Mapping[str, Any], asked: str | Non
 def _check(found: PublishedEncoder, kind: str | None, size: int | None) -> None:
     """Hold what the file says of itself against what was asked for."""
     if kind is not None and found.kind != kind:
-        written = found.opts.get("encoder_type", found.kind)
+        written = found.embedding or found.opts.get("encoder_type", found.kind)
         raise BadValue(f"holds the encoder {found.kind!r} ({written}), but {kind!r} was asked for; name its own file")
     rows = found.n_latent
     said = found.opts.get("output_size", found.opts.get("resolution", found.opts.get("stylegan_size")))
