@@ -21,8 +21,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## train without and with alignment on rendered portraits, then open outputs/demo/report.html
 	$(BIN)/python -m lsap.compare domain=demo
 
-test: $(READY) ## the fast tests
-	$(BIN)/python -m pytest
+test: $(READY) ## the fast tests, two at a time
+	$(BIN)/python -m pytest -n 2
 
 slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
