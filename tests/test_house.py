@@ -14,12 +14,8 @@ import lsap
 ROOT = Path(lsap.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
-FOUNDATIONS = {
-    "errors",
-    "ranking",
-    "seeds",
-    "values",
-}  # modules that anybody may import, and that import nothing of ours
+# modules that anybody may import, and that import nothing of ours
+FOUNDATIONS = {"errors", "ranking", "seeds", "values"}
 NETWORKS = {"generator", "features", "data"}
 RECORDS = {"inversion"}  # what stages hand on; a module that everything above the networks may import
 TOOLS = {"alignment", "formats", "objective", "runs"}

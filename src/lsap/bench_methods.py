@@ -18,8 +18,8 @@ from lsap.demo import Portraits
 from lsap.embedders import InversionParts
 from lsap.embedding import EncoderEmbedding
 from lsap.evaluation.fidelity import LPIPS, MSE, Identity, ImageMean
+from lsap.fitting import take_form
 from lsap.inversion import FixedNoise, Inversion
-from lsap.recomputing import recompute
 from lsap.refining import RefinementParts
 from lsap.timing import Comparison, Work, allocated, interleaved, peak_memory
 from lsap.train import training_module
@@ -38,9 +38,7 @@ def training(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
 
     The domain is `config.training.domain`; its images are drawn by its generator, so that none are needed.
     """
-    counted = (
-        device.type == "cuda"
-    )  # allocators of a processor keep what they once got, so that only the first form counts
+    counted = device.type == "cuda"  # allocators of a processor keep what they once got
     step, held = training_step(config, device)
     step()  # the optimiser takes its memory
     needed = peak_memory(step, device) if counted else 0.0
@@ -63,10 +61,7 @@ def training_step(config: DictConfig, device: torch.device, *options: str) -> tu
     settings = composed("train", [*fixed, f"batch_size={config.batch_size}", *options])
     parts = InversionParts(settings, device)
     module = training_module(settings, parts).to(device)
-    if settings.trainer.recompute:
-        recompute(module)
-    if settings.trainer.channels_last:
-        module.to(memory_format=torch.channels_last)
+    take_form(module, settings.trainer)
     optimizer = module.configure_optimizers()
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():

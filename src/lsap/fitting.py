@@ -157,16 +157,13 @@ def fit(
     log_every = max(1, min(10, course.max_steps // 50))
     followed.append(LastCheckpoint(last, save_every, validate_every if data.val_indices else None, curves, log_every))
     accumulate = settings.accumulate_grad_batches
-    if settings.recompute:
-        recompute(module)
+    take_form(module, settings)
     several, device = process_count(settings) > 1, device_of(settings.accelerator).type
     if several and device != "cuda" and global_rank() == 0 and learns_statistics(module):
         log.warning(
             "batch norms see each process's own share of a batch (only on GPUs have they one statistic for all): the "
             "outcome is not that of one process"
         )
-    if settings.channels_last:
-        module.to(memory_format=torch.channels_last)
     with quiet_lightning():
         trainer = Trainer(
             accelerator=device, devices=settings.devices, num_nodes=settings.num_nodes,
@@ -229,6 +226,14 @@ def _no_memory(course: Course, recomputed: bool) -> str:
 def memory_is_full(error: RuntimeError) -> bool:
     """Whether PyTorch found no memory for something, of whichever device."""
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error).lower() for word in FULL)
+
+
+def take_form(module: nn.Module, settings: DictConfig) -> None:
+    """Give a module the forms of computation that `trainer` asks for, in place: `recompute` and `channels_last`."""
+    if settings.recompute:
+        recompute(module)
+    if settings.channels_last:
+        module.to(memory_format=torch.channels_last)
 
 
 def learns_statistics(module: nn.Module) -> bool:
