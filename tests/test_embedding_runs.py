@@ -254,7 +254,7 @@ def test_a_knob_of_the_adversary_makes_another_run(own: Callable[..., list[str]]
     def folder(*more: str) -> Path:
         config = composed("train", [*own("e4e"), *more])
         parts = Parts(config, torch.device("cpu"))
-        return run_folder(config, parts, parts.data().train.names).path
+        return run_folder(config, parts, parts.data().train).path
 
     assert folder(knob) != folder()
 

@@ -323,7 +323,7 @@ def test_the_demo_embeds_without_training_where_nothing_was_trained(
 def test_the_demo_takes_the_encoder_that_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     parts = InversionParts(composed("invert", ["domain=demo", "embedding=lsap_e"]), device_of("cpu"))
-    folder = run_folder(parts.config, parts, parts.data().train.names)
+    folder = run_folder(parts.config, parts, parts.data().train)
     encoder = parts.encoder()
     card = {"embedding": "lsap_e", "encoder": "e4e", "domain": "demo", "generator": parts.fingerprint}
     write_state(folder.path / "encoder.safetensors", encoder.state_dict(), card)

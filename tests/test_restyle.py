@@ -15,7 +15,7 @@ from torchvision.models import resnet34
 from golden import fill
 from lsap.assembly import Parts
 from lsap.cli import composed
-from lsap.embedders import InversionParts, chosen_images, identity, trained
+from lsap.embedders import InversionParts, identity, trained
 from lsap.embedding import (
     AdversarialRestyleTraining,
     Iterated,
@@ -338,6 +338,6 @@ def test_other_passes_are_another_inversion(own: Own, tmp_path: Path) -> None:
         config = composed("invert", own("restyle_lsap", f"checkpoint={file}", f"iterations={passes}"))
         config.images = config.data.root
         parts = InversionParts(config, torch.device("cpu"))
-        settings.append(identity(parts, chosen_images(config, (32, 32)))[0])
+        settings.append(identity(parts)[0])
     assert [each["iterations"] for each in settings] == [5, 3]
     assert json.dumps(settings[0], sort_keys=True) != json.dumps(settings[1], sort_keys=True)

@@ -29,6 +29,7 @@ from lsap.features import load_weights
 from lsap.formats import PublishedEncoder, located, read_encoder, read_state
 from lsap.generator import Generator, View
 from lsap.objective import Objective
+from lsap.runs.content import cache_folder
 from lsap.seeds import derive
 from lsap.values import is_number
 
@@ -285,12 +286,6 @@ class Parts:
             instantiate(data.train, _convert_="all"), tests, batch_size=self.config.batch_size, seed=self.config.seed,
             val_images=data.val_images, num_workers=data.num_workers, eval_batch_size=data.get("eval_batch_size"),
         )  # fmt: skip
-
-
-def cache_folder() -> Path:
-    """Where style means are kept between runs: LSAP_CACHE, else the user's cache folder."""
-    home = os.environ.get("LSAP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lsap"
-    return Path(home)
 
 
 def checked_file(key: str, path: str) -> Path:

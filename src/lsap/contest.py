@@ -20,7 +20,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from lsap.assembly import device_of, present
 from lsap.embedders import Chosen, InversionParts, chosen_images
 from lsap.embedding import LatentDiscriminator
-from lsap.entrants import Entrant, digest_of_files, digest_of_images, entrants
+from lsap.entrants import Entrant, entrants
 from lsap.errors import BadValue, LsapError
 from lsap.evaluation.codes import CodeDiversity, Places
 from lsap.evaluation.distribution import Inception, frechet_distance
@@ -33,6 +33,7 @@ from lsap.evaluation.standings import SYNTHETIC, THEMSELVES, measures
 from lsap.evaluation.tables import Standings, Summary, of_the_set, summary
 from lsap.formats import fingerprint, read_state
 from lsap.generator import freeze
+from lsap.runs.content import content_digest, files_digest, image_digests
 from lsap.trials import Trials, trials
 
 SAID = 15.0  # seconds between two lines of progress
@@ -183,8 +184,9 @@ class Contest:
 
     @cached_property
     def images_mark(self) -> str:
-        """Changes when the images do."""
-        return digest_of_images(self.chosen, self.names)
+        """Digest of the images that are compared."""
+        digests = image_digests(self.chosen.source, self.names)
+        return _mark(self.names) if digests is None else content_digest(digests)
 
     def pairs(self, one: Entrant) -> Pairs:
         """Images and pictures of a method."""
@@ -207,7 +209,7 @@ class Contest:
     def pictures(self, one: Entrant) -> Rows:
         """The numbers of its pictures."""
         judges = {key: judge.to(self.parts.device) for key, judge in self.judges.items()}
-        files = digest_of_files([one.pictures[name] for name in self.names])
+        files = files_digest([one.pictures[name] for name in self.names])
         faces = None if self.faces is None else self.faces.label
         settings = {"protocol": self.protocol.described, "judges": self.marks, "files": files, "faces": faces}
         kept = self.kept(one, "pictures", chunk=self.config.chunk, **settings)
@@ -253,7 +255,7 @@ class Contest:
         """Fréchet Inception distance of its pictures to the images."""
         if self._inception is None or len(self.names) < 2:
             return None
-        files = digest_of_files([one.pictures[name] for name in self.names])
+        files = files_digest([one.pictures[name] for name in self.names])
         mark = self._inception.digest
         kept = self.kept(one, "fid", protocol=self.protocol.described, files=files, inception=mark)
         found = kept.find("fid")

@@ -75,7 +75,7 @@ def edit(config: DictConfig) -> Path:
         print(f"finished before: {store.path} (delete the folder to edit again)")
         return store.path
     save_directions([e.direction for e in edits], store.path / "directions.safetensors")
-    work = Work(parts, source, store, edits, reader, inverted_images(config, parts))
+    work = Work(parts, source, store, edits, reader, inverted_images(config, parts, store))
     if store.unfinished() and config.effect is not None and config.matched == "run":
         edits = _matched(work, config.matched_on)
         work = Work(parts, source, store, edits, reader, work.inputs)

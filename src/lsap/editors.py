@@ -27,6 +27,7 @@ from lsap.formats import Direction
 from lsap.formats.codes import read_tensors
 from lsap.formats.directions import FORMAT, is_components
 from lsap.runs import Store
+from lsap.runs.content import changed_images, image_digests
 
 SHIPPED = {"demo": Path(demo.__file__).parent / "directions"}  # directions that travel with the project, by domain
 OF_THE_RUN = ("generator", "view", "image_size", "data")  # what an edit takes over from the run that it edits
@@ -111,13 +112,18 @@ def take_over(config: DictConfig, key: str, value: Any) -> None:
             take_over(config, f"{key}.{name}", inner)
 
 
-def inverted_images(config: DictConfig, parts: InversionParts) -> Chosen | None:
+def inverted_images(config: DictConfig, parts: InversionParts, store: Store) -> Chosen | None:
     """The images that were inverted, to be shown beside their edits; None, and a line why, where they are not found."""
     try:
-        return chosen_images(config, view_size(parts))
+        chosen = chosen_images(config, view_size(parts))
+        digests = image_digests(chosen.source, [name for name in store.plan.names if name in chosen.places])
     except LsapError as error:
         print(f"strips are drawn without the input: {error}")
         return None
+    if changed := changed_images(store.plan.digests, digests or {}):
+        print(f"strips are drawn without the input: {changed[0]} is not the image that was inverted any more")
+        return None
+    return chosen
 
 
 # ---- directions

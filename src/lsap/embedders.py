@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,11 +31,14 @@ from lsap.assembly import (
 )
 from lsap.cli import composed, positive, searchpath
 from lsap.data import SUFFIXES, Photographs, Source, UnreadableImage, open_images
+from lsap.data.folder import file_stamp
 from lsap.embedding import Embedding, EncoderEmbedding, Optimisation
 from lsap.embedding.optimisation import MeanLatent, Start
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.formats import file_digest, fingerprint, read_codes
+from lsap.image_identity import GivenImages, names_digest
 from lsap.runs import RunFolder
+from lsap.runs.content import content_digest, image_digests
 
 # What an optimisation and the encoder that it starts from have in common.
 SHARED = (
@@ -207,7 +209,7 @@ def trained(parts: InversionParts) -> tuple[nn.Module, Path]:
 
 def own_run(parts: InversionParts) -> Path:
     """`encoder.safetensors` of the finished run that these settings name."""
-    folder = encoder_runs.run_folder(parts.config, parts, parts.data().train.names)
+    folder = encoder_runs.run_folder(parts.config, parts, parts.data().train)
     if folder.state() != "finished":
         raise MissingFile(
             f"embedding={parts.config.embedding.name} has not been trained with these settings (looked in "
@@ -222,7 +224,7 @@ def training_command(config: DictConfig) -> str:
     if HydraConfig.initialized():
         command = HydraConfig.get()
         accepted: set[str] = set(SHARED)  # of an optimisation that starts from this encoder
-        if command.runtime.choices["embedding"] == config.embedding.name:
+        if command.runtime.choices.get("embedding") == config.embedding.name:  # not every command has this group
             accepted = set(map(str, composed("train", typed[1:], searchpath=searchpath())))
         for override in map(str, command.overrides.task):
             key = re.split("[.=/]", override.lstrip("+~"))[0]
@@ -264,6 +266,10 @@ class OneFile:
         """Its bytes."""
         return (self.root / name).read_bytes()
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Its size and modification time."""
+        return file_stamp(self.root / name)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -277,6 +283,11 @@ class Chosen:
     def places(self) -> dict[str, int]:
         """Name → number in the source."""
         return {name: place for place, name in enumerate(self.source.names)}
+
+    @cached_property
+    def digests(self) -> dict[str, str] | None:
+        """Name → size and digest of the image's file; None where the source renders its images."""
+        return image_digests(self.source, self.names)
 
     def read(self, names: Sequence[str]) -> tuple[list[str], Tensor | None, dict[str, str]]:
         """Names and images [N, 3, H, W] of those that can be read, and why the others cannot."""
@@ -334,13 +345,40 @@ OF_ALL = ("seed", "space", "view", "images", "split", "count", "iterations")
 def run_folder(parts: InversionParts, chosen: Chosen) -> RunFolder:
     """Where the inversions of these settings, weights and images go; its `settings` are what the store keeps."""
     config = parts.config
-    return RunFolder(
-        config.outputs, config.domain.name, f"inversions/{config.embedding.name}", *identity(parts, chosen)
-    )
+    save_to = config.save_to if config.refinement.name == "none" else None
+    return inversion_folder(config, chosen, f"inversions/{config.embedding.name}", *identity(parts), save_to)
 
 
-def identity(parts: InversionParts, chosen: Chosen) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What decides the inversions of an embedding, and what each of these settings is when the user changes nothing."""
+def inversion_folder(
+    config: DictConfig,
+    chosen: Chosen,
+    method: str,
+    settings: dict[str, Any],
+    defaults: dict[str, Any],
+    save_to: str | None = None,
+) -> RunFolder:
+    """The folder of inversions of these settings and of the content of these images; `save_to` names another one.
+
+    Inversions of version 0.1, which recorded only the names of images, are found where they can be of no others.
+    """
+
+    def folder(images: str | None) -> RunFolder:
+        known = RunFolder(
+            config.outputs, config.domain.name, method, settings | {"images": images}, defaults | {"images": None}
+        )
+        known.path = known.path if save_to is None else Path(save_to)
+        return known
+
+    if chosen.digests is None:
+        return folder(None)
+    by_names = None if config.images is None else f"{chosen.label}-{names_digest(chosen.names)[:6]}"
+    setting = "images" if by_names else "data.test_root" if config.data.get("test_root") else "data.root"
+    given = GivenImages(chosen.source, chosen.names, setting, OmegaConf.select(config, setting))
+    return given.find(folder(content_digest(chosen.digests)), folder(by_names))
+
+
+def identity(parts: InversionParts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What decides the inversions of an embedding beside its images, and the same when the user changes nothing."""
     config = parts.config
     usual = composed(
         "invert", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=searchpath()
@@ -351,9 +389,6 @@ def identity(parts: InversionParts, chosen: Chosen) -> tuple[dict[str, Any], dic
             defaults[name] = settings[name]
     if config.images is None and config.split == next(iter(config.data.tests), None):
         settings["split"] = None  # the one that is taken anyway
-    if config.images is not None:
-        digest = hashlib.sha256("/".join(chosen.names).encode()).hexdigest()[:6]
-        settings["images"] = f"{chosen.label}-{digest}"
     settings["precision"], defaults["precision"] = config.trainer.precision, usual.trainer.precision
     settings["images_per_batch"], defaults["images_per_batch"] = config.images_per_batch, usual.images_per_batch
     same = config.generator.get("checkpoint") == usual.generator.get("checkpoint")

@@ -5,7 +5,6 @@ Whoever wants a trained encoder finds it by what its training wrote to.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsap.assembly import Parts, as_written, checked_file, lambdas, plain
 from lsap.cli import composed, searchpath
+from lsap.data import Source
 from lsap.fitting import SHORT_PRECISIONS
 from lsap.formats import file_digest, fingerprint
+from lsap.image_identity import GivenImages, names_digest, source_digest
 from lsap.runs import RunFolder
 
 # What decides the outcome of a run, beside all lambdas, as far as its embedding has it; a change makes another run.
@@ -28,24 +29,24 @@ ACCUMULATED, CLIPPED, PRECISION = "trainer.accumulate_grad_batches", "trainer.gr
 FURTHER = ("data.val_images", ACCUMULATED, CLIPPED, PRECISION)
 
 
-def training_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFolder:
-    """The folder of the training that these settings, these weights and training images of these names call for."""
-    return _folder(config, parts, names, FURTHER)
+def training_folder(config: DictConfig, parts: Parts, images: Source) -> RunFolder:
+    """The folder of the training that these settings, these weights and these training images determine."""
+    return _folder(config, parts, images, FURTHER)
 
 
-def run_folder(config: DictConfig, parts: Parts, names: Sequence[str]) -> RunFolder:
+def run_folder(config: DictConfig, parts: Parts, images: Source) -> RunFolder:
     """Where the encoder that these settings call for lies, for those who use it.
 
     To them `trainer.precision` is that of their own work: an encoder that was trained in it is taken if there is one,
     else the one of the usual precision.
     """
-    exact = training_folder(config, parts, names)
+    exact = training_folder(config, parts, images)
     if exact.state() == "finished":
         return exact
-    return _folder(config, parts, names, [name for name in FURTHER if name != PRECISION])
+    return _folder(config, parts, images, [name for name in FURTHER if name != PRECISION])
 
 
-def _folder(config: DictConfig, parts: Parts, names: Sequence[str], further: Sequence[str]) -> RunFolder:
+def _folder(config: DictConfig, parts: Parts, images: Source, further: Sequence[str]) -> RunFolder:
     """The folder by the settings that always count and, of `further`, those that are not as usual."""
     usual = composed(
         "train", [f"domain={config.domain.name}", f"embedding={config.embedding.name}"], searchpath=searchpath()
@@ -63,16 +64,24 @@ def _folder(config: DictConfig, parts: Parts, names: Sequence[str], further: Seq
         settings[name] = mark
         same = config[name].get("checkpoint") == usual[name].get("checkpoint")
         defaults[name] = mark if same else None
-    images = hashlib.sha256("/".join(names).encode()).hexdigest()[:12]
-    settings["images"], defaults["images"] = images, images if config.data.root == usual.data.root else None
     settings["init"] = None if config.init is None else file_digest(checked_file("init", config.init))[:12]
     defaults["init"] = None
     changed = {name: value for name in further if (value := _setting(config, name)) != _setting(usual, name)}
     place = (config.outputs, config.domain.name, config.embedding.name)
-    found = RunFolder(*place, settings | changed, defaults)
-    if changed and found.read() is None:  # runs were not always told apart by these
-        earlier = RunFolder(*place, settings, defaults)
-        if _finished_with(earlier, changed):
+    usual_root = config.data.root == usual.data.root
+
+    def folder(digest: str, more: Mapping[str, Any]) -> RunFolder:
+        usually = defaults | {"images": digest if usual_root else None}
+        return RunFolder(*place, {**settings, "images": digest, **more}, usually)
+
+    content, by_names = source_digest(images), names_digest(images.names)
+    found = folder(content or by_names, changed)
+    given = GivenImages(images, images.names, "data.root", config.data.root)
+    if content is not None:
+        found = given.find(found, folder(by_names, changed))
+    if changed and not found.holds_run():  # version 0.1 did not always record these settings
+        earlier = folder(by_names, {})
+        if _finished_with(earlier, changed) and (content is None or given.certainly_of(earlier.path)):
             return earlier
     return found
 

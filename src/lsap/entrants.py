@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +27,7 @@ from lsap.formats import file_digest, read_codes
 from lsap.generator import Generator
 from lsap.inversion import FixedNoise, Inversion
 from lsap.runs import Batch, Plan, Store, read_json
+from lsap.runs.content import changed_images, files_digest, image_digests
 from lsap.runs.store import stem
 
 CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
@@ -237,7 +238,27 @@ def entrants(config: DictConfig, parts: InversionParts, chosen: Chosen) -> tuple
             f"{len(unknown)} images of the runs are not among the images of {chosen.label} ({_listed(unknown)}); name "
             "those that were inverted with images=, or the split with split="
         )
-    return found, [name for name in chosen.source.names if name in names]
+    ordered = [name for name in chosen.source.names if name in names]
+    refuse_other_images([one.source for one in found if isinstance(one.source, Store)], chosen, ordered)
+    return found, ordered
+
+
+def refuse_other_images(stores: Sequence[Store], chosen: Chosen, names: Sequence[str]) -> None:
+    """Refuse runs that were made of other images than the given ones, where names are equal but contents are not.
+
+    Raises:
+        BadValue: the size or the digest of an image differs from what a run recorded.
+    """
+    digests = image_digests(chosen.source, names)
+    for store in stores if digests is not None else ():
+        if changed := changed_images(store.plan.digests, digests or {}):
+            raise BadValue(
+                f"{store.path} was made of other images than those of {chosen.label}, although their names are equal: "
+                f"{len(changed)} of {len(names)} differ ({_listed(changed)}); name the images that were inverted with "
+                "images=, or invert these anew"
+            )
+        if not store.plan.digests:
+            print(f"{store.path} recorded only the names of its images: not compared by content", file=sys.stderr)
 
 
 def shared(found: Sequence[Entrant], common: bool) -> set[str]:
@@ -301,17 +322,19 @@ def _folder(path: Path, parts: InversionParts, chosen: Chosen) -> Entrant:
         )
     if len(pairs) < len(files):
         print(f"{path}: {len(files) - len(pairs)} pictures belong to no image; left out", file=sys.stderr)
-    codes = _codes(path, parts, files, pairs)
+    codes = _codes(path, parts, files, pairs, parts.config.codes_order)
     source = Bare(list(codes), torch.stack(list(codes.values())), parts.fingerprint) if codes else None
     pictures = {name: root / file for name, file in pairs.items()}
     lost = {name: "there is no picture of it" for name in chosen.names if name not in pairs}
-    marks = [digest_of_files(list(pictures.values()))] + [f"{c.double().sum():.9g}" for c in codes.values()]
+    marks = [files_digest(list(pictures.values()))] + [f"{c.double().sum():.9g}" for c in codes.values()]
     return Entrant(
         path.name, path, pictures, source, codes, {}, lost, hashlib.sha256("/".join(marks).encode()).hexdigest()
     )
 
 
-def _codes(path: Path, parts: InversionParts, files: Sequence[str], pairs: Mapping[str, str]) -> dict[str, Tensor]:
+def _codes(
+    path: Path, parts: InversionParts, files: Sequence[str], pairs: Mapping[str, str], order: str | None
+) -> dict[str, Tensor]:
     """Codes [L, C] by image name, from a file beside a tool's pictures; without names, in the order of the pictures."""
     there = [path / f"{name}{suffix}" for name in CODES for suffix in SUFFIXES_OF_CODES]
     file = next((one for one in there if one.is_file()), None)
@@ -322,9 +345,37 @@ def _codes(path: Path, parts: InversionParts, files: Sequence[str], pairs: Mappi
     codes = found.codes if found.codes.ndim == 3 else found.codes[:, None].expand(-1, generator.n_latent, -1)
     if found.names is None and len(codes) != len(files):
         raise BadValue(f"{file} holds {len(codes)} codes without names beside {len(files)} pictures; whose?")
-    names = found.names if found.names is not None else tuple(files)
+    names = found.names if found.names is not None else in_order(files, order, file)
     places = {stem(name): place for place, name in enumerate(names)}
     return {name: codes[places[stem(file)]] for name, file in pairs.items() if stem(file) in places}
+
+
+def in_order(files: Sequence[str], order: str | None, codes: Path) -> list[str]:
+    """The files in the order that codes without names are in.
+
+    Args:
+        files: names of pictures.
+        order: "text" (1, 10, 2), "natural" (1, 2, 10), or None.
+        codes: the file of codes, for the message.
+
+    Raises:
+        BadValue: `order` is None and both orders differ, or another word.
+    """
+    orders = {"text": sorted(files), "natural": sorted(files, key=_natural)}
+    if order is not None and order not in orders:
+        raise BadValue(f"codes_order={order}: {nearest(order, orders)}")
+    if order is None and orders["text"] != orders["natural"]:
+        first = next(n for n, pair in enumerate(zip(*orders.values(), strict=True)) if pair[0] != pair[1])
+        raise BadValue(
+            f"{codes} holds codes without names, and the order of the pictures is not clear: code {first + 1} belongs "
+            f"to {orders['text'][first]} in text order and to {orders['natural'][first]} in natural order; give "
+            "codes_order=text or codes_order=natural"
+        )
+    return orders[order or "text"]
+
+
+def _natural(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def paired(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -338,20 +389,3 @@ def paired(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         if pairs := {name: by_key[word] for name, word in zip(names, wanted, strict=True) if word in by_key}:
             return pairs
     return {}
-
-
-def digest_of_files(files: Sequence[Path]) -> str:
-    """A mark that changes when a file is replaced, by names, sizes and times; nothing is read."""
-    known = [(file.name, status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
-
-
-def digest_of_images(chosen: Chosen, names: Sequence[str]) -> str:
-    """The same of the images: by their files where they lie in a folder, else by name and source."""
-    storage = getattr(chosen.source, "storage", None)
-    root = Path(getattr(storage, "root", "")) if storage is not None else Path()
-    files = [root / name for name in names]
-    if storage is not None and all(file.is_file() for file in files):
-        return digest_of_files(files)
-    told = [type(chosen.source).__name__, str(root), getattr(chosen.source, "seed", 0), *names]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

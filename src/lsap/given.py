@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsap.data import Photographs
+from lsap.data.folder import file_stamp
 from lsap.data.storage import as_rgb, upright
 from lsap.embedders import Chosen, chosen_images
 from lsap.errors import BadValue, MissingFile
@@ -106,6 +107,11 @@ class _Handful:
         buffer = io.BytesIO()
         as_rgb(upright(item)).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size and modification time of a file; of an opened picture its size without loss, and 0."""
+        item = self.items[name]
+        return file_stamp(item) if isinstance(item, Path) else (len(self.read(name)), 0)
 
 
 def _named(given: Sequence[Opened]) -> dict[str, Path | Image.Image]:

@@ -58,13 +58,13 @@ def invert(config: DictConfig) -> Inverted:
     *earlier, last = stages(parts, chosen)
     if earlier:
         last.module()  # refuses what is wrong with a refinement before hours go into the embedding
-    store = last.open(chosen.names, config.images_per_batch)
+    store = last.open(chosen, config.images_per_batch)
     if finished(store):
         print(f"finished before: {store.path}/report.html (delete the folder to invert again)")
         found = stored(store.path)
     else:
         for stage in earlier:
-            before = stage.open(chosen.names, config.images_per_batch)
+            before = stage.open(chosen, config.images_per_batch)
             if not finished(before):
                 run(config, parts, chosen, stage, before)
         found = run(config, parts, chosen, last, store)

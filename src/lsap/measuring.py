@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,10 @@ from lsap.assembly import Parts
 from lsap.embedders import InversionParts
 from lsap.evaluation.codes import CodeDiversity, LayerNSCD
 from lsap.evaluation.fidelity import Row, seven_digits
+from lsap.image_identity import names_digest
 from lsap.inversion import Inversion
 from lsap.runs import Batch, Store, write_text
+from lsap.runs.content import content_digest
 
 MEASURES = ("mse", "lpips", "identity", "nscd", "nscd_raw")
 
@@ -99,8 +100,9 @@ def means(parts: InversionParts, rows: list[Row], codes: Tensor) -> Row:
 
 
 def same_images(store: Store) -> str:
-    """A short mark of the images, by their names: what may stand in one table."""
-    return hashlib.sha256("/".join(store.plan.names).encode()).hexdigest()[:8]
+    """8 hex digits over names and content of the images: what may stand in one table."""
+    digests = store.plan.digests
+    return (content_digest(digests) if digests else names_digest(store.plan.names))[:8]
 
 
 def working_times(store: Store) -> dict[str, Any]:

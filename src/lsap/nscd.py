@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from lsap.alignment import NormalizedStyleSpace, nscd
-from lsap.assembly import cache_folder, device_of
+from lsap.assembly import device_of
 from lsap.cli import command
 from lsap.demo import weights as demo
 from lsap.errors import BadValue
@@ -17,6 +17,7 @@ from lsap.evaluation.codes import CodeDiversity
 from lsap.evaluation.fidelity import seven_digits, synthetic_row
 from lsap.formats import fingerprint, load_generator, read_codes
 from lsap.runs import write_json
+from lsap.runs.content import cache_folder
 
 COLUMNS = ("nscd", "nscd_raw", "diversity")
 CHUNK = 256  # codes at once

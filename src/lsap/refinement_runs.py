@@ -5,7 +5,6 @@ Whoever wants the network finds it by the function that its training wrote by, o
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from lsap.cli import composed, searchpath
 from lsap.embedders import trained
 from lsap.errors import BadValue
 from lsap.formats import fingerprint
+from lsap.image_identity import GivenImages, names_digest, source_digest
 from lsap.refinement import RefinementTraining
 from lsap.runs import RunFolder
 
@@ -60,28 +60,24 @@ def network_folder(parts: RefinementParts) -> RunFolder:
         MissingFile, BadValue: a network that it looks through is not there.
     """
     config, usual = parts.config, _usual(parts.config)
-    name = config.refinement.name
     settings, defaults = _identity(parts, config.refinement.training, usual.refinement.training)
-    if "examples" in config.refinement.training:
-        settings["examples"], defaults["examples"] = _examples(parts)
+    examples = _examples(parts) if "examples" in config.refinement.training else None
     if ENCODER in config.refinement.training.get("borrows", {}).values():
         own = config.get("checkpoint") is None
         settings["embedding"], defaults["embedding"] = config.embedding.name, usual.embedding.name
         settings["run"], defaults["run"] = (trained(parts)[1].parent.name if own else None), "default"
-    return RunFolder(config.outputs, config.domain.name, f"refinements/{name}", settings, defaults)
+    return _folder(parts, config.refinement.name, settings, defaults, examples)
 
 
 def examples_folder(parts: RefinementParts) -> RunFolder:
     """Where the examples of such a training live: named by what was changed of their own settings; raises likewise."""
-    config = parts.config
-    method = f"refinements/{config.refinement.name}-examples"
-    return RunFolder(config.outputs, config.domain.name, method, *_examples(parts))
+    return _folder(parts, f"{parts.config.refinement.name}-examples", *_examples(parts))
 
 
 def network_command(config: DictConfig) -> str:
     """The command that trains the own network of the refinement that a command of inverting asked for."""
     typed = [f"domain={config.domain.name}", f"refinement={config.refinement.name}"]
-    if HydraConfig.initialized():
+    if HydraConfig.initialized() and "refinement" in HydraConfig.get().runtime.choices:  # else none of these are its
         for given in map(str, HydraConfig.get().overrides.task):
             key = given.split("=")[0].lstrip("+~")
             named = key in ("domain", "refinement", "refinement.checkpoint")
@@ -113,12 +109,32 @@ def _identity(parts: RefinementParts, node: DictConfig, usual_node: DictConfig) 
     settings, defaults = described(config, node), described(usual, usual_node)
     found = {"generator": parts.fingerprint[:12]} | marks(parts, node)
     same = config.generator.get("checkpoint") == usual.generator.get("checkpoint")
-    names = "/".join(parts.training_images.names)
-    digest = hashlib.sha256(names.encode()).hexdigest()[:12]
-    settings |= found | {"names": digest}
-    defaults |= {argument: mark if same else None for argument, mark in found.items()}
-    defaults["names"] = digest if config.data.root == usual.data.root else None
-    return settings, defaults
+    return settings | found, defaults | {argument: mark if same else None for argument, mark in found.items()}
+
+
+def _folder(
+    parts: RefinementParts,
+    name: str,
+    settings: dict[str, Any],
+    defaults: dict[str, Any],
+    examples: Identity | None = None,
+) -> RunFolder:
+    """The folder of work on the training images: by settings and the content of the images."""
+    config = parts.config
+    usual_root = config.data.root == _usual(config).data.root
+
+    def folder(digest: str) -> RunFolder:
+        images, usual = {"names": digest}, {"names": digest if usual_root else None}
+        known, usually = settings | images, defaults | usual
+        if examples is not None:
+            known, usually = known | {"examples": examples[0] | images}, usually | {"examples": examples[1] | usual}
+        return RunFolder(config.outputs, config.domain.name, f"refinements/{name}", known, usually)
+
+    source = parts.training_images
+    by_names, content = names_digest(source.names), source_digest(source)
+    if content is None:
+        return folder(by_names)
+    return GivenImages(source, source.names, "data.root", config.data.root).find(folder(content), folder(by_names))
 
 
 def _usual(config: DictConfig) -> DictConfig:

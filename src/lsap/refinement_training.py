@@ -164,7 +164,7 @@ def examples(parts: RefinementParts, source: Source) -> Store:
     stage = Stage(
         f"examples of {config.refinement.name}", folder.path, folder.settings, parts.generator, parts.examples
     )
-    store = stage.open(chosen.names, node.images_per_batch)
+    store = stage.open(chosen, node.images_per_batch)
     if store.unfinished():
         work(config, stage, chosen, store, ExampleKeeper(store))
     return store

@@ -17,7 +17,7 @@ from torch import nn
 from lsap.assembly import checked_file, plain
 from lsap.cli import composed, searchpath
 from lsap.data import Source
-from lsap.embedders import Chosen, InversionParts, identity, run_folder, trained
+from lsap.embedders import Chosen, InversionParts, identity, inversion_folder, run_folder, trained
 from lsap.embedding import Embedding
 from lsap.errors import MissingFile
 from lsap.generator import Generator
@@ -175,9 +175,9 @@ class Stage:
     module: Callable[[], Embedding | Refinement]
     before: Stage | None = None
 
-    def open(self, names: Sequence[str], batch_size: int) -> Store:
+    def open(self, images: Chosen, batch_size: int) -> Store:
         """Its store, begun or found; raises as `Store.open`."""
-        return Store.open(self.path, names, batch_size, self.settings)
+        return Store.open(self.path, images.names, batch_size, self.settings, images.digests)
 
 
 def stages(parts: RefinementParts, chosen: Chosen) -> list[Stage]:
@@ -189,21 +189,18 @@ def stages(parts: RefinementParts, chosen: Chosen) -> list[Stage]:
     config = parts.config
     named = {"embedding": config.embedding.name, "domain": config.domain.name}
     folder = run_folder(parts, chosen)
-    refined = config.refinement.name != NONE
-    path = folder.path if refined or config.save_to is None else Path(config.save_to)
-    first = Stage(config.embedding.name, path, folder.settings | named, parts.generator, parts.embedding)
-    if not refined:
+    first = Stage(config.embedding.name, folder.path, folder.settings | named, parts.generator, parts.embedding)
+    if config.refinement.name == NONE:
         return [first]
     folder = refined_folder(parts, chosen)
-    path = folder.path if config.save_to is None else Path(config.save_to)
     title = f"{config.embedding.name} + {config.refinement.name}"
-    return [first, Stage(title, path, folder.settings | named, parts.generator, parts.refinement, first)]
+    return [first, Stage(title, folder.path, folder.settings | named, parts.generator, parts.refinement, first)]
 
 
 def refined_folder(parts: RefinementParts, chosen: Chosen) -> RunFolder:
     """Where refined inversions go: named by what was changed of the embedding's and the refinement's settings."""
     config = parts.config
-    settings, defaults = identity(parts, chosen)
+    settings, defaults = identity(parts)
     name = config.refinement.name
     choices = [f"domain={config.domain.name}", f"embedding={config.embedding.name}", f"refinement={name}"]
     usual = composed("invert", choices, searchpath=searchpath())
@@ -216,8 +213,9 @@ def refined_folder(parts: RefinementParts, chosen: Chosen) -> RunFolder:
     if config.refinement.get("training") is not None and config.refinement.checkpoint is None:
         trained_by = parts.network_file.parent.name  # so that networks of two trainings have folders of their own
         settings["refinement"]["trained"], defaults["refinement"]["trained"] = trained_by, "default"
-    method = f"inversions/{config.embedding.name}+{name}"
-    return RunFolder(config.outputs, config.domain.name, method, settings, defaults)
+    return inversion_folder(
+        config, chosen, f"inversions/{config.embedding.name}+{name}", settings, defaults, config.save_to
+    )
 
 
 def arguments(node: DictConfig, less: Sequence[str] = FOR_VERBS) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def train(config: DictConfig) -> Trained:
     refuse_nested_launch(config)
     parts = Parts(config, own_device(config.trainer))
     data = parts.data()
-    folder = training_folder(config, parts, data.train.names)
+    folder = training_folder(config, parts, data.train)
     rank = global_rank()
     if folder.state() == "finished":
         return _finished_before(folder, rank)

@@ -48,6 +48,10 @@ class ZipArchive:
         """The bytes of one file."""
         return self._archive().read(name)
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size of one file, and modification time of the archive."""
+        return self._archive().getinfo(name).file_size, self.root.stat().st_mtime_ns
+
     def _archive(self) -> zipfile.ZipFile:
         """The archive as this process has it open: processes that share a file share its position."""
         if self._mine is None or self._mine[0] != os.getpid():

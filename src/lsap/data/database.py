@@ -55,6 +55,12 @@ class LmdbDatabase:
             raise OSError("the key has gone from the database")
         return value
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size of one value, and modification time of the database."""
+        with self._environment().begin(buffers=True) as transaction:
+            value = transaction.get(self._keys[name])
+            return 0 if value is None else len(value), self._file.stat().st_mtime_ns
+
     def _environment(self) -> Any:
         """The database as this process has it open."""
         status, path = self._file.stat(), str(self._file.resolve())

@@ -44,6 +44,16 @@ class Folder:
         """The bytes of one file."""
         return (self.root / name).read_bytes()
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size and modification time of one file."""
+        return file_stamp(self.root / name)
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds of a file; raises OSError where it is gone."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
 
 class ImageFolder(Photographs):
     """Every image below a folder, resized to one size; `Folder` says which, `Photographs` how they are read.

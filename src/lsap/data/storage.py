@@ -46,6 +46,10 @@ class Storage(Protocol):
         """The bytes of one file; raises OSError or whatever the format's reader raises on a broken one."""
         ...
 
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size in bytes and modification time in nanoseconds of one file; raises OSError where it is gone."""
+        ...
+
 
 class Photographs:
     """Images of a storage, resized to one size: the source behind every photographic domain.

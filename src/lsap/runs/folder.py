@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lsap.errors import BadValue, LsapError, StoppedRun
-from lsap.runs.atomic import NO_ROOM, no_room, remove_drafts, write_json
+from lsap.runs.atomic import NO_ROOM, no_room, read_json, remove_drafts, write_json
 from lsap.runs.lock import Lock
 
 LONGEST = 80  # characters of a folder name; longer lists of settings become a hash
@@ -149,6 +149,17 @@ class RunFolder:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise BadValue(f"{file} cannot be read ({error}); delete that run's folder and start it again") from error
+
+    def holds_run(self) -> bool:
+        """Whether a training or a store of exactly these settings lies in the folder; raises BadValue as `read`."""
+        record = self.read()
+        if record is not None:
+            return record.settings == self.settings
+        plan = self.path / "plan.json"
+        if not plan.is_file():
+            return False
+        settings = read_json(plan, "delete that folder", dict).get("settings")
+        return isinstance(settings, dict) and self.settings.items() <= settings.items()
 
     def take(self, lock: Lock) -> None:
         """Make the folder and lock it; raises BadValue or StoppedRun if that cannot be done."""

@@ -4,7 +4,7 @@ What is resumed, shared between processes and handed from stage to stage is a ba
 float result may depend on the make-up of its batch, so equal plans give equal files, however often the work was killed
 and on however many processes it ran.
 
-    plan.json                   names in order, batch size, settings and their hash
+    plan.json                   names in order, digests of the images, batch size, settings and their hash
     batches/00000.json          one row per image: numbers, or why there are none; written last, it makes a batch done
     batches/00000.safetensors   the batch's `Inversion`
     images/<name>.png           what the inversion draws
@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,12 @@ class Batch:
 class Plan:
     """What is to be done: fixed when a store is opened for the first time.
 
+    Attributes:
+        names: of the images, in order.
+        batch_size: images per batch.
+        settings: all that decides what comes out; with photographs, "images" is the digest of their content.
+        digests: name → size and digest of the image's file (`runs.content`); empty where they were not recorded.
+
     Raises:
         BadValue: no name, a name that occurs twice, or a batch size below one.
     """
@@ -59,6 +65,7 @@ class Plan:
     names: tuple[str, ...]
     batch_size: int
     settings: dict[str, Any]
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) < len(self.names):
@@ -106,7 +113,14 @@ class Store:
         self.held: dict[int, Lock] = {}
 
     @classmethod
-    def open(cls, path: str | Path, names: Sequence[str], batch_size: int, settings: Mapping[str, Any]) -> Store:
+    def open(
+        cls,
+        path: str | Path,
+        names: Sequence[str],
+        batch_size: int,
+        settings: Mapping[str, Any],
+        digests: Mapping[str, str] | None = None,
+    ) -> Store:
         """Begin in a folder, or go on with what an earlier start of the same work left there.
 
         Args:
@@ -114,12 +128,13 @@ class Store:
             names: of all images, in order; names of images that turn out unreadable included.
             batch_size: images per batch. It is part of the plan: results may depend on it by rounding.
             settings: all that decides what comes out, and nothing else; as for `RunFolder`.
+            digests: of the images, as of `image_digests`.
 
         Raises:
             BadValue: the folder holds other work; the message shows the difference.
             StoppedRun: no room on the disk.
         """
-        plan = Plan(tuple(names), batch_size, plain(settings))
+        plan = Plan(tuple(names), batch_size, plain(settings), digests or {})
         store = cls(path, plan)
         found = store._stored_plan()
         if found is None:
@@ -324,6 +339,7 @@ class Store:
             "batch_size": plan.batch_size,
             "settings": plan.settings,
             "names": list(plan.names),
+            "digests": dict(plan.digests),
         }
 
     def _stored_plan(self) -> Plan | None:
@@ -336,7 +352,8 @@ class Store:
         try:
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']!r}")
-            return Plan(tuple(found["names"]), int(found["batch_size"]), dict(found["settings"]))
+            digests = dict(found.get("digests", {}))
+            return Plan(tuple(found["names"]), int(found["batch_size"]), dict(found["settings"]), digests)
         except (KeyError, TypeError, ValueError) as error:
             raise BadValue(f"{file} is no plan of lsap ({error}); move that folder away") from error
 
