@@ -124,10 +124,10 @@ def test_what_gradio_keeps_is_removed_at_the_end() -> None:
 
 
 def test_embeddings_that_work_are_offered(tiny: Playground, own: list[str]) -> None:
-    assert list(tiny.inverters) == ["lsap_o_wplus", "stylegan2_w"]
+    assert tiny.embeddings == ["lsap_o_wplus", "stylegan2_w"]
     assert tiny.inverter("stylegan2_w").config.steps == 2
     some = Playground(settings(own, "embeddings=null", "candidates=[lsap_e,lsap_o_w]"))
-    assert list(some.inverters) == ["lsap_o_w"], "no encoder was trained"
+    assert some.embeddings == ["lsap_o_w"], "no encoder was trained"
     with pytest.raises(MissingFile, match="has not been trained"):
         Playground(settings(own, "embeddings=[lsap_e]"))
     with pytest.raises(BadValue, match="embedding=lsap_e is not offered here"):
@@ -191,7 +191,7 @@ def test_sliders_act_together_and_start_from_the_inversion(tiny: Playground, tur
 def test_codes_can_be_taken_away_and_go_with_the_turn(tiny: Playground) -> None:
     turn = tiny.invert(tiny.upload(png()), "stylegan2_w")
     assert turn.inversion.history == ("stylegan2_w",)
-    for edited, names in ((turn.inversion, ("0000",)), (tiny.edited(turn, [1.0]), ("0000", "0000 edited"))):
+    for edited, names in ((turn.inversion, ("upload",)), (tiny.edited(turn, [1.0]), ("upload", "upload edited"))):
         file = tiny.file(turn, edited)
         assert read_codes(file, n_latent=8, style_dim=16).names == names
         assert read_card(file)["generator"] == turn.inversion.generator
@@ -220,25 +220,37 @@ def test_a_mistake_is_a_line_on_the_page_and_changes_nothing(tiny: Playground, t
     acts = app.Acts(NOTHING, tiny)
     file = tmp_path / "sent.png"
     file.write_bytes(b"no <picture>")
-    photo, picture, field, told = acts.upload(str(file))
-    assert (photo, picture, field) == ("unchanged", "unchanged", None)
+    field, *others, told = acts.upload(str(file))
+    assert (field, others) == (None, ["unchanged"] * 8)
     assert told.startswith('<span class="wrong">this is no picture that can be read')
     assert not file.exists(), "what was sent is not kept"
     *others, told = acts.invert(lambda *_, **__: None, None, "lsap_o_wplus", "none", 0.0)
     assert set(others) == {"unchanged"}
-    assert "take a sample or give a picture first" in told
+    assert "Choose a sample or upload an image first." in told
     *others, told = acts.invert(lambda *_, **__: None, tiny.upload(png()), "lsap<o", "none", 0.0)
     assert set(others) == {"unchanged"}
     assert "embedding=lsap&lt;o is not offered here" in told
-    assert acts.edit(None, 1.0) == ("unchanged",) * 4 + ("",)
+    assert acts.edit(None, None, 1.0) == ("unchanged",) * 4 + ("",)
+    assert acts.embedding("lsap_e", "none")[0] == "unchanged"
+
+
+def test_a_new_picture_clears_the_results_of_the_one_before(tiny: Playground, turn: Turn, tmp_path: Path) -> None:
+    acts = app.Acts(NOTHING, tiny)
+    file = tmp_path / "sent.png"
+    file.write_bytes(png(colour="red"))
+    field, photo, picture, *cleared, codes, told = acts.upload(str(file))
+    assert (field, photo.names, picture.size, told) == (None, ("sent.png",), (SHOWN, SHOWN), "")
+    assert cleared == [None, None, None, "", ""], "turn, inversion, edit, numbers, changes"
+    assert codes == {"value": None, "interactive": False}
+    assert acts.edit(photo, turn, 1.0) == ("unchanged",) * 4 + ("",), "this inversion is of another picture"
 
 
 def test_a_visit_from_picture_to_codes(tiny: Playground, tmp_path: Path) -> None:
     acts = app.Acts(NOTHING, tiny)
     file = tmp_path / "sent.png"
     file.write_bytes(png())
-    photo, picture, _, told = acts.upload(str(file))
-    assert (picture.size, told) == ((SHOWN, SHOWN), "")
+    _, photo, picture, *_ = acts.upload(str(file))
+    assert picture.size == (SHOWN, SHOWN)
     said: list[str] = []
     turn, inverted, edited, numbers, changes, codes, told = acts.invert(
         lambda share, desc: said.append(desc), photo, "lsap_o_wplus", "none", 1.0
@@ -246,10 +258,12 @@ def test_a_visit_from_picture_to_codes(tiny: Playground, tmp_path: Path) -> None
     assert set(said) == {"lsap_o_wplus"}
     assert np.any(np.asarray(inverted) != np.asarray(edited)), "sliders that stand elsewhere count at once"
     assert "synthetic" in numbers
-    assert (changes, told) == ("", "")
+    assert "lsap_o_wplus" in numbers
+    assert changes == ""
+    assert told == app.warned(turn.warning)
     assert Path(codes["value"]).is_file()
-    assert len(acts.edit(turn, 0.0)) == 5
-    assert acts.embedding("stylegan2_w", "pti") == (["none"], "none")
+    assert len(acts.edit(photo, turn, 0.0)) == 5
+    assert acts.embedding("stylegan2_w", "pti") == ((["none"], "none"), "")
 
 
 # ---- the page in a browser

@@ -30,8 +30,9 @@ STYLE = """
 .gradio-container {max-width: 1180px !important; margin: 0 auto !important}
 #notice .wrong {color: #b3261e; font-weight: 600}
 #samples .grid-wrap {min-height: 0; max-height: none}
-#samples .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 6px; padding: 4px}
+#samples .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 6px; padding: 28px 4px 4px}
 #samples .thumbnail-lg {width: 100%; min-width: 0; height: auto; aspect-ratio: 1}
+.told caption {text-align: left; padding: 3px 8px; font-weight: 600}
 .told table {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
 .told table, .told thead, .told tbody, .told tr {border: 0 !important}
 .told th, .told td {text-align: right; padding: 3px 8px; border: 0 !important; font-weight: 400; white-space: nowrap}
@@ -40,7 +41,7 @@ STYLE = """
 .told p, .aside {margin: 4px 8px 0; opacity: .75; font-size: .85em}
 """
 INTRODUCTION = """# lsap
-Take a sample or drop a picture, **invert** it, and move the sliders."""
+Choose a sample or upload an image, press **Invert**, and move the sliders to edit it."""
 
 
 def serve(config: DictConfig) -> None:
@@ -104,7 +105,7 @@ def theme(gradio: Any) -> Any:
 def built(gradio: Any, playground: Playground) -> Any:
     """The page: a `gradio.Blocks`."""
     acts = Acts(gradio, playground)
-    first = next(iter(playground.inverters))
+    first = playground.embeddings[0]
     with gradio.Blocks(title="lsap", analytics_enabled=False, delete_cache=(600, HOUR)) as page:
         gradio.Markdown(INTRODUCTION)
         notice = gradio.HTML("", elem_id="notice")
@@ -113,13 +114,13 @@ def built(gradio: Any, playground: Playground) -> Any:
             with gradio.Column(scale=1, min_width=280):
                 gallery = _gallery(gradio, playground)
                 dropped = gradio.File(
-                    label="or your own picture",
+                    label="or upload an image",
                     file_types=list(SUFFIXES), type="filepath", height=140, elem_id="upload",
                 )  # fmt: skip
                 gradio.HTML(
                     f"At most {playground.config.upload_mb} MB. It is not kept.", elem_classes="aside", padding=False
                 )
-                embedding = gradio.Radio(list(playground.inverters), value=first, label="embedding")
+                embedding = gradio.Radio(playground.embeddings, value=first, label="embedding")
                 refinement = gradio.Radio(playground.refinements(first), value="none", label="refinement")
                 start = gradio.Button("Invert", variant="primary", elem_id="invert")
             with gradio.Column(scale=2, min_width=560):
@@ -138,7 +139,7 @@ def built(gradio: Any, playground: Playground) -> Any:
                 with gradio.Row():
                     with gradio.Column(min_width=240):
                         sliders = [_slider(gradio, slider) for slider in playground.sliders]
-                        reset = gradio.Button("Sliders to 0", size="sm", visible=bool(sliders))
+                        reset = gradio.Button("Reset", size="sm", visible=bool(sliders))
                     with gradio.Column(min_width=240):
                         numbers = gradio.HTML("", elem_id="numbers", elem_classes="told")
                         changes = gradio.HTML("", elem_id="changes", elem_classes="told")
@@ -153,18 +154,24 @@ def built(gradio: Any, playground: Playground) -> Any:
         sample.__annotations__["event"] = gradio.SelectData  # how gradio knows what to hand over
         results = [edited, numbers, changes, codes, notice]
         quiet = {"api_visibility": "undocumented", "concurrency_limit": 1}
-        if gallery is not None:
-            gallery.select(sample, None, [photo, seen, notice], **quiet)
-        dropped.upload(acts.upload, [dropped], [photo, seen, dropped, notice], **quiet)
-        embedding.change(acts.embedding, [embedding, refinement], [refinement], **quiet)
-        start.click(
-            invert, [photo, embedding, refinement, *sliders], [turn, inverted, *results], show_progress_on=inverted,
-            **quiet,
-        )  # fmt: skip
-        for slider in sliders:
-            slider.change(
-                acts.edit, [turn, *sliders], results, trigger_mode="always_last", show_progress="hidden", **quiet
+        running = [
+            start.click(
+                invert, [photo, embedding, refinement, *sliders], [turn, inverted, *results],
+                show_progress_on=inverted, **quiet,
             )
+        ]  # fmt: skip
+        for slider in sliders:
+            running.append(
+                slider.change(
+                    acts.edit, [photo, turn, *sliders], results, trigger_mode="always_last", show_progress="hidden",
+                    **quiet,
+                )
+            )  # fmt: skip
+        taken = [photo, seen, turn, inverted, *results]
+        if gallery is not None:
+            gallery.select(sample, None, taken, cancels=running, **quiet)
+        dropped.upload(acts.upload, [dropped], [dropped, *taken], cancels=running, **quiet)
+        embedding.change(acts.embedding, [embedding, refinement], [refinement, notice], **quiet)
         reset.click(lambda: [0.0] * len(sliders), None, sliders, **quiet)
     return page
 
@@ -172,7 +179,8 @@ def built(gradio: Any, playground: Playground) -> Any:
 class Acts:
     """What happens when a visitor does something: the page's values in, the page's values out.
 
-    A mistake of the visitor's is a line on the page (`notice`), and leaves everything else as it was.
+    A visitor's mistake is a line on the page (`notice`), and leaves everything else as it was. A new picture clears all
+    that was shown of the one before it.
 
     Args:
         gradio: the module.
@@ -183,44 +191,47 @@ class Acts:
         self.gradio, self.playground = gradio, playground
 
     def sample(self, event: Any) -> tuple[Any, ...]:
-        """A sample was chosen: photo, its picture, notice."""
+        """A sample was chosen: photo, its picture, turn, inversion, edit, numbers, changes, codes, notice."""
         return self._taken(lambda: self.playground.sample(event.index))
 
     def upload(self, path: str | None) -> tuple[Any, ...]:
-        """A file came in; it is read and deleted: photo, its picture, the emptied field, notice."""
+        """A file came in; it is read and deleted: the emptied field, and what `sample` gives."""
 
         def read() -> Pictures:
-            data = Path(str(path)).read_bytes()
-            Path(str(path)).unlink()
-            return self.playground.upload(data)
+            file = Path(str(path))
+            data = file.read_bytes()
+            file.unlink()
+            return self.playground.upload(data, file.name)
 
-        photo, picture, told = self._taken(read)
-        return photo, picture, None, told
+        return None, *self._taken(read)
 
-    def embedding(self, embedding: str, refinement: str) -> Any:
-        """Another embedding was chosen: the refinements over it."""
-        there = self.playground.refinements(embedding)
-        return self.gradio.Radio(there, value=refinement if refinement in there else there[0])
+    def embedding(self, embedding: str, refinement: str) -> tuple[Any, ...]:
+        """Another embedding was chosen: the refinements over it, notice."""
+        try:
+            there = self.playground.refinements(embedding)
+        except LsapError as error:
+            return self._unchanged(2, str(error))
+        return self.gradio.Radio(there, value=refinement if refinement in there else there[0]), ""
 
     def invert(
         self, progress: Any, photo: Pictures | None, embedding: str, refinement: str, *strengths: float
     ) -> tuple[Any, ...]:
         """The button was pressed: turn, inversion, and what `edit` gives."""
 
-        def told(share: float, losses: Mapping[str, float]) -> None:
+        def report(share: float, losses: Mapping[str, float]) -> None:
             progress(share, desc=embedding if refinement == "none" else f"{embedding} + {refinement}")
 
         if photo is None:
-            return self._unchanged(7, "take a sample or give a picture first")
+            return self._unchanged(7, "Choose a sample or upload an image first.")
         try:
-            turn = self.playground.invert(photo, embedding, refinement, told)
+            turn = self.playground.invert(photo, embedding, refinement, report)
         except LsapError as error:
             return self._unchanged(7, str(error))
-        return turn, shown(turn.inverter, turn.inversion), *self.edit(turn, *strengths)
+        return turn, shown(turn.inverter, turn.inversion), *self.edit(photo, turn, *strengths)
 
-    def edit(self, turn: Turn | None, *strengths: float) -> tuple[Any, ...]:
-        """A slider was moved: edit, numbers, changes, codes, notice."""
-        if turn is None:
+    def edit(self, photo: Pictures | None, turn: Turn | None, *strengths: float) -> tuple[Any, ...]:
+        """A slider was moved: edit, numbers, changes, codes, notice; unchanged where `turn` is of another photo."""
+        if turn is None or turn.photo is not photo:
             return self._unchanged(5, "")
         try:
             edited = self.playground.edited(turn, strengths)
@@ -231,19 +242,25 @@ class Acts:
             table(self.playground, turn, edited),
             effects(self.playground, turn, edited),
             self.gradio.DownloadButton(value=str(self.playground.file(turn, edited)), interactive=True),
-            "",
+            warned(turn.warning),
         )
 
     def _taken(self, take: Callable[[], Pictures]) -> tuple[Any, ...]:
         try:
             photo = take()
         except LsapError as error:
-            return self._unchanged(3, str(error))
-        return photo, shown(self.playground.first, photo), ""
+            return self._unchanged(9, str(error))
+        cleared = None, None, None, "", "", self.gradio.DownloadButton(value=None, interactive=False)
+        return photo, shown(self.playground.first, photo), *cleared, ""
 
-    def _unchanged(self, count: int, told: str) -> tuple[Any, ...]:
+    def _unchanged(self, count: int, message: str) -> tuple[Any, ...]:
         """So many values, of which only the notice, the last, is new."""
-        return *[self.gradio.skip()] * (count - 1), told and f'<span class="wrong">{html.escape(told)}</span>'
+        return *[self.gradio.skip()] * (count - 1), warned(message)
+
+
+def warned(message: str) -> str:
+    """A line for the visitor as HTML; nothing where there is none."""
+    return message and f'<span class="wrong">{html.escape(message)}</span>'
 
 
 def table(playground: Playground, turn: Turn, edited: Inversion) -> str:
@@ -253,14 +270,15 @@ def table(playground: Playground, turn: Turn, edited: Inversion) -> str:
         for name, *cells in playground.numbers(turn, edited)
     )
     return (
-        "<table><thead><tr><th></th><th>MSE ↓</th><th>LPIPS ↓</th><th>NSCD</th></tr></thead>"
+        f"<table><caption>{html.escape(turn.method)}</caption>"
+        "<thead><tr><th></th><th>MSE ↓</th><th>LPIPS ↓</th><th>NSCD</th></tr></thead>"
         f"<tbody>{rows}</tbody></table><p>synthetic: the generator's own samples. Codes whose NSCD is below theirs lie "
         "nearer the mean than a typical sample.</p>"
     )
 
 
 def effects(playground: Playground, turn: Turn, edited: Inversion) -> str:
-    """What the domain's reader sees the edit change, as HTML; nothing where nobody reads."""
+    """Measured changes of attributes by the edit, as HTML; empty where the domain has no reader."""
     found = playground.changes(turn, edited)
     if not found:
         return ""
@@ -268,7 +286,9 @@ def effects(playground: Playground, turn: Turn, edited: Inversion) -> str:
         f"<tr><th scope='row'>{html.escape(name.replace('_', ' '))}</th><td>{value:+.1f}</td></tr>"
         for name, value in list(found.items())[:MOST]
     )
-    return f"<table><thead><tr><th>seen to change</th><th>by (SD)</th></tr></thead><tbody>{rows}</tbody></table>"
+    return (
+        f"<table><thead><tr><th>attribute</th><th>measured change (SD)</th></tr></thead><tbody>{rows}</tbody></table>"
+    )
 
 
 def _gallery(gradio: Any, playground: Playground) -> Any:

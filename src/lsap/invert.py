@@ -24,6 +24,7 @@ from lsap.embedders import Chosen, alignment, check, chosen_images, view_size
 from lsap.errors import BadValue, StoppedRun
 from lsap.evaluation.fidelity import Row, labels, synthetic_row
 from lsap.evaluation.inversions import inversion_report, overview
+from lsap.evaluation.outside import outside, reference_errors
 from lsap.fitting import check_trainer, memory_is_full
 from lsap.formats import Codes, write_codes
 from lsap.inversion import Embedded
@@ -280,6 +281,10 @@ def finish(config: DictConfig, parts: RefinementParts, chosen: Chosen, stage: St
     write_json(path / "summary.json", summary)  # last: it makes the run finished
     everything = overview(Path(config.outputs) / config.domain.name / "inversions", summary)
     _say(summary)
+    reference = reference_errors(parts.generator, parts.view, parts.judges["distance"])
+    inverted = {each["name"]: each for each in rows if each.get("mse") is not None}
+    if (line := outside(inverted, reference, config.domain.name)) is not None:
+        print(f"warning: {line}", file=sys.stderr)
     print(f"{path}/report.html" + (f"\nbeside others of these images: {everything}" if everything else ""))
     return Inverted(path, row, True)
 

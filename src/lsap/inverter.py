@@ -7,6 +7,7 @@ thousands of images take `python -m lsap.invert`, which can be stopped and share
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -29,6 +30,7 @@ from lsap.embedders import check, chosen_images, optimises, view_size
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError, nearest
 from lsap.evaluation.fidelity import Row
+from lsap.evaluation.outside import errors, outside, reference_errors
 from lsap.evaluation.pictures import TILE, Column, grid, tile
 from lsap.formats import Direction
 from lsap.given import Given, Pictures
@@ -96,6 +98,11 @@ class Inverter:
         """How images become codes: lsap_e, lsap_o_wplus, …."""
         return str(self.config.embedding.name)
 
+    @property
+    def generator(self) -> str:
+        """Fingerprint of the generator, as inversions and files of codes hold it."""
+        return self._parts.fingerprint
+
     # ---- images to codes
 
     def images(self, images: Given | None = None, *, count: int | None = None, split: str | None = None) -> Pictures:
@@ -127,12 +134,13 @@ class Inverter:
                 print(f"{name} cannot be read ({reason}); skipped", file=sys.stderr)
         return found
 
-    def embed(self, images: Given, *, watch: Watch | None = None) -> Inversion:
+    def embed(self, images: Given, *, watch: Watch | None = None, warn: bool = True) -> Inversion:
         """Codes of images: one pass of the encoder, or an optimisation of every image.
 
         Args:
             images: what to invert.
             watch: called meanwhile with the share that is done, in [0, 1], and mean losses by name.
+            warn: issue a `UserWarning` where images are probably outside the domain; see `outside`.
 
         Returns:
             names, codes [N, L, C] in W+, and how they are drawn; on the CPU. An image that fails is left out and named
@@ -145,7 +153,29 @@ class Inverter:
             made: Embedded = module.predict_step(batch)
             return made
 
-        return self._in_batches(len(found), work, module, watch)
+        inversion = self._in_batches(len(found), work, module, watch)
+        if warn and (line := self.outside(inversion, found)) is not None:
+            warnings.warn(line, stacklevel=2)
+        return inversion
+
+    def outside(self, inversion: Inversion, images: Given) -> str | None:
+        """One line that names the images probably outside the domain; None where there are none.
+
+        These are images whose inversion has an error near that of the mean latent's image on samples of the generator.
+
+        Args:
+            inversion: from `embed`.
+            images: what it was made of; found again by name.
+        """
+        found, distance = self.images(images).select(inversion.names), self._parts.judges["distance"]
+        rows: dict[str, Row] = {}
+        for part in self._parted(inversion):
+            with torch.no_grad():
+                output = self._parts.view(part.to(self._parts.device).render()).float()
+            given = found.select(part.names).images.to(output)
+            each = {name: values.tolist() for name, values in errors(output, given, distance).items()}
+            rows |= {name: {key: each[key][i] for key in each} for i, name in enumerate(part.names)}
+        return outside(rows, self._reference, self.domain)
 
     def refine(
         self,
@@ -348,6 +378,11 @@ class Inverter:
     @cached_property
     def _embedding(self) -> Embedding:
         return self._parts.embedding()
+
+    @cached_property
+    def _reference(self) -> dict[str, float]:
+        parts = self._parts
+        return reference_errors(parts.generator, parts.view, parts.judges["distance"])
 
     @cached_property
     def _reader(self) -> Reader | None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from lsap.cli import positive
+from lsap.cli import composed, positive, searchpath
 from lsap.data.storage import FORMATS, decoded, reason
 from lsap.editing.effects import incremental
 from lsap.editors import WIDE
@@ -21,11 +26,12 @@ from lsap.embedders import optimises
 from lsap.errors import BadValue, LsapError, nearest
 from lsap.evaluation.fidelity import Row
 from lsap.evaluation.pictures import tile
-from lsap.formats import Codes, Direction, write_codes
+from lsap.formats import Codes, Direction, read_card, write_codes
 from lsap.given import Pictures
 from lsap.inversion import Inversion, Watch
-from lsap.inverter import Inverter
-from lsap.loading import domains, load
+from lsap.inverter import Inverter, configured
+from lsap.loading import FILE, domains, load
+from lsap.runs import read_json
 
 SHOWN = 384  # pixels of the longer side of a shown picture
 READ = 0.15  # standard deviations; smaller changes of an attribute are not worth a word
@@ -47,20 +53,24 @@ class Slider:
 
 @dataclass(frozen=True)
 class Turn:
-    """One inverted picture of one visitor; its folder goes when it does.
+    """One inverted picture of one visitor; its folder is deleted with it.
 
     Attributes:
+        method: the embedding and the refinement, as the page lists them.
         inverter: what made it.
         photo: the picture, as it was read.
         inversion: of it, refined or not.
         row: its numbers.
+        warning: one line where the picture is probably outside the domain; else empty.
         folder: for files to download.
     """
 
+    method: str
     inverter: Inverter
     photo: Pictures
     inversion: Inversion
     row: Row
+    warning: str = ""
     folder: tempfile.TemporaryDirectory[str] = field(default_factory=tempfile.TemporaryDirectory)
 
 
@@ -70,6 +80,9 @@ class Playground:
     Args:
         config: of `conf/app.yaml`.
 
+    Attributes:
+        first: the inverter that is chosen at the start; it also reads the images.
+
     Raises:
         BadValue, MissingFile: a number that cannot work, or no embedding that does.
     """
@@ -78,31 +91,51 @@ class Playground:
         for name in ("steps", "refinement_steps", "samples", "upload_mb", "upload_megapixels", "port"):
             positive(name, config[name])
         self.config = config
-        self.inverters = self._offered()
-        self.first = next(iter(self.inverters.values()))
+        self._trained: dict[str, Path] = {}
+        self._loaded: dict[str, Inverter] = {}
+        self.first = self._find()
 
-    def _offered(self) -> dict[str, Inverter]:
-        """Embedding → inverter, those that work here; an encoder's file is one embedding."""
-        config, found, why = self.config, dict[str, Inverter](), ""
-        wanted = config.embeddings or (config.candidates if config.source in domains() else [None])
+    def _find(self) -> Inverter:
+        """Find all that is offered; trained encoders come first, and each is loaded when it is first used."""
+        config, reasons = self.config, list[str]()
+        of_domain = config.source in domains()
+        if of_domain and config.embeddings is None:
+            self._trained = trained_encoders(config.source, config.settings)
+        wanted = config.embeddings or (config.candidates if of_domain else [None])
         for name in wanted:
             try:
                 made = load(config.source, *map(str, config.settings), domain=config.shows, embedding=name)
             except LsapError as error:
-                if config.embeddings is not None or len(wanted) == 1:
+                if config.embeddings is not None or not of_domain:
                     raise
-                why = why or str(error)
+                reasons.append(str(error))
                 continue
             if optimises(made.config):
                 short = made.config.copy()
                 short.steps = config.steps
                 made = Inverter(short)
-            found[made.embedding] = made
-        if not found:
-            raise BadValue(f"none of the embeddings {', '.join(map(str, wanted))} works here; the first: {why}")
-        return found
+            self._loaded[made.embedding] = made
+        own = next(iter(self._loaded.values()), None)
+        for name, path in list(self._trained.items()):
+            try:
+                own = own or self.inverter(name)
+                if read_card(path / FILE).get("generator") != own.generator:
+                    raise BadValue("it was trained for another generator")
+                if name == self.embeddings[0]:
+                    self.inverter(name)
+            except LsapError as error:
+                reasons.append(str(error))
+                print(f"{self._trained.pop(name)} is not offered: {error}", file=sys.stderr)
+        if not self.embeddings:
+            raise BadValue(f"none of the embeddings {', '.join(map(str, wanted))} works here; the first: {reasons[0]}")
+        return self.inverter(self.embeddings[0])
 
     # ---- what there is to choose from
+
+    @property
+    def embeddings(self) -> list[str]:
+        """What the page lists: trained encoders by their settings, then embeddings by optimisation."""
+        return list(self._trained | self._loaded)
 
     @cached_property
     def samples(self) -> Pictures | None:
@@ -130,15 +163,26 @@ class Playground:
         return sorted(self.inverter(embedding).refinements, key=lambda name: name != "none")
 
     def inverter(self, embedding: str) -> Inverter:
-        """The inverter of an embedding; raises BadValue where it is not offered."""
-        if embedding not in self.inverters:
-            raise BadValue(f"embedding={embedding} is not offered here; {nearest(embedding, self.inverters)}")
-        return self.inverters[embedding]
+        """The inverter of an embedding that is offered.
+
+        Raises:
+            BadValue, MissingFile: it is not offered, or its encoder cannot be loaded.
+        """
+        if embedding not in self.embeddings:
+            raise BadValue(f"embedding={embedding} is not offered here; {nearest(embedding, self.embeddings)}")
+        if embedding not in self._loaded:
+            config = self.config
+            self._loaded[embedding] = load(self._trained[embedding], *map(str, config.settings), domain=config.source)
+        return self._loaded[embedding]
 
     # ---- what a visitor does
 
-    def upload(self, data: bytes) -> Pictures:
-        """A picture that somebody sent, checked and decoded by lsap's own few decoders.
+    def upload(self, data: bytes, name: str = "upload") -> Pictures:
+        """An uploaded picture, checked and decoded by lsap's own few decoders.
+
+        Args:
+            data: the file.
+            name: of the file; warnings and downloaded codes hold it.
 
         Raises:
             BadValue: no picture, a broken one, or one that is too large.
@@ -158,7 +202,7 @@ class Playground:
             raise BadValue(
                 f"this is no picture that can be read ({reason(error)}); give a PNG, JPEG or WebP file"
             ) from error
-        return self.first.images(picture)
+        return Pictures((name,), self.first.images(picture).images)
 
     def sample(self, place: int) -> Pictures:
         """One of the domain's own images."""
@@ -178,11 +222,14 @@ class Playground:
             if watch is not None:
                 watch((1 + share) / 2, losses)
 
-        inversion = inverter.embed(photo, watch=first)
+        inversion = inverter.embed(photo, watch=first, warn=False)
+        warning = inverter.outside(inversion, photo) or ""
         if refined:
             options = {"steps": self.config.refinement_steps} if refinement in ("pti", "sam") else {}
             inversion = inverter.refine(inversion, photo, refinement, watch=second, **options)
-        return Turn(inverter, photo, inversion, inverter.measure(inversion, photo)[photo.names[0]])
+        method = embedding if not refined else f"{embedding} + {refinement}"
+        row = inverter.measure(inversion, photo)[photo.names[0]]
+        return Turn(method, inverter, photo, inversion, row, warning)
 
     def edited(self, turn: Turn, strengths: Sequence[float]) -> Inversion:
         """The inversion under all sliders together."""
@@ -215,6 +262,49 @@ class Playground:
         codes = torch.cat([inversion.codes for _, inversion in kept])
         path = Path(turn.folder.name) / f"codes-{'+'.join(turn.inversion.history)}.safetensors"
         return write_codes(path, Codes(codes, tuple(each for each, _ in kept)), turn.inversion.generator)
+
+
+def trained_encoders(domain: str, settings: Sequence[str] = ()) -> dict[str, Path]:
+    """Finished trainings of encoders below `outputs/<domain>`: label → folder, those of default settings first.
+
+    A label holds the embedding, `lambda_nscd` and what differs from the defaults: "lsap_e, lambda_nscd=0". Only the
+    record of a run is read, and of that only numbers, truth values and short words.
+
+    Args:
+        domain: by its name.
+        settings: as typed for `lsap.invert`; `outputs=` says where runs lie.
+    """
+    typed = [setting for setting in map(str, settings) if setting.startswith("outputs=")]
+    root = Path(configured([f"domain={domain}", *typed]).outputs) / domain
+    found: dict[str, Path] = {}
+    for file in sorted(root.glob(f"*/*/{FILE}"), key=lambda file: (file.parent.name != "default", file)):
+        path = file.parent
+        try:
+            record = read_json(path / "run.json", "train it again", dict)
+            if record.get("status") != "finished":
+                continue
+            label = _label(domain, path.parent.name, record.get("settings"))
+        except (LsapError, HydraException, OmegaConfBaseException) as error:
+            print(f"{path} is not offered: {' '.join(str(error).split())}", file=sys.stderr)
+            continue
+        found[label if label not in found else f"{label} ({path.name})"] = path
+    return found
+
+
+def _label(domain: str, embedding: str, settings: Any) -> str:
+    """The name of a trained encoder on the page, by its embedding and the scalars among its stored settings."""
+    usual = composed("train", [f"domain={domain}", f"embedding={embedding}"], searchpath())
+    stored = settings if isinstance(settings, dict) else {}
+    named = {
+        key: value
+        for key, value in stored.items()
+        if key in usual
+        and (isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,40}", value)))
+        and (key == "lambda_nscd" or value != usual[key])
+    }
+    ordered = sorted(named.items(), key=lambda pair: pair[0] != "lambda_nscd")
+    words = [f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in ordered]
+    return ", ".join([embedding, *words])
 
 
 def shown(inverter: Inverter, what: Pictures | Inversion) -> Image.Image:
