@@ -16,8 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 from golden import fill
-from lsap import formats
-from lsap.generator import Generator
+from lsap import checkpoints as formats
+from lsap.stylegan2 import Generator
 
 ERRORS = pytest.StashKey[dict[tuple[str, str], fill.Error]]()
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 KINDS = {"up": "conv0", "conv": "conv1", "rgb": "torgb"}
 

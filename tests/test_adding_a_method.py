@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import Command, Outcome
+from lsap.checkpoints import fingerprint, read_direction
 from lsap.demo.weights import load_generator
-from lsap.editors import SHIPPED
-from lsap.formats import fingerprint, read_direction
 from lsap.inversion import RENDERERS
+from lsap.pipelines.editing.setup import SHIPPED
 from lsap.runs import Store
 
 PAGE = Path(__file__).parents[1] / "docs" / "adding-a-method.md"

@@ -26,12 +26,12 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from conftest import Command
-from lsap import app
-from lsap.cli import composed
+from lsap.checkpoints import Direction, read_card, read_codes, write_direction
+from lsap.config.compose import composed
 from lsap.demo.weights import load_generator, load_reader
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import Direction, read_card, read_codes, write_direction
-from lsap.playground import SHOWN, Playground, Turn, shown
+from lsap.web import page as app
+from lsap.web.session import SHOWN, Playground, Turn, shown
 from test_invert import images, own  # noqa: F401 (fixtures)
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

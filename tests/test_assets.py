@@ -13,10 +13,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import Command
-from lsap.assets import Asset, fetch, known
-from lsap.cli import composed, config_dir
+from lsap.checkpoints.paths import SUFFIXES
+from lsap.config.compose import composed, config_dir
 from lsap.errors import BadValue, StoppedRun
-from lsap.formats.places import SUFFIXES
+from lsap.pipelines.assets import Asset, fetch, known
 
 CONTENT = b"weights" * 5000
 REAL = sorted({path.stem for path in (config_dir() / "domain").glob("*.yaml")} - {"demo"})

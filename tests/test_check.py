@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from conftest import Command
-from lsap.check import spread
+from lsap.pipelines.data_check import spread
 from test_data_sets import images
 from test_data_sources import encoded, in_database, in_folder
 
@@ -100,7 +100,7 @@ def test_a_sample_is_spread_over_all(command: Command, tmp_path: Path) -> None:
 
 
 def test_many_images_are_announced(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lsap.check.MANY", 1)
+    monkeypatch.setattr("lsap.pipelines.data_check.MANY", 1)
     small = [f"data.tests.{name}.count=1" for name in ("rich", "plain", "far")]
     outcome = command("check", "data.train.count=258", "sample=2", *small)
     assert outcome.err.strip() == "train: renders 2 images, for minutes; sample=500 looks at fewer"

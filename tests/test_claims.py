@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lsap.errors import BadValue
-from lsap.reproduction import (
+from lsap.pipelines.reproduction import (
     CheaperThan,
     Claim,
     Less,
@@ -25,7 +25,7 @@ from lsap.reproduction import (
     judged,
     read_experiment,
 )
-from lsap.reproduction.results import published
+from lsap.pipelines.reproduction.results import published
 
 FOLDERS = sorted(path.parent for path in (Path(__file__).parents[1] / "experiments").glob("*/experiment.yaml"))
 

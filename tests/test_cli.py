@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from conftest import Command, Outcome
-from lsap import formats
-from lsap.cli import composed, fetching, left_to_members, literal
-from lsap.generator import Generator
+from lsap import checkpoints as formats
+from lsap.cli.arguments import left_to_members, literal
+from lsap.cli.messages import fetching
+from lsap.config.compose import composed
+from lsap.stylegan2 import Generator
 
 Photographs = Callable[..., Path]
 
@@ -82,7 +84,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["seed=-1"], "seed=-1: seed is a whole number from 0 upwards"),
     (["stages.start=-1", "space.samples=16"], "stages.start=-1: a number of steps from 0 upwards or, below 1"),
     (["stages.start=late", "space.samples=16"], "stages.start=late: a number of steps from 0 upwards or, below 1"),
-    (["view.size=wide"], "view (lsap.generator.view.View) does not take these settings: '<' not supported between"),
+    (["view.size=wide"], "view (lsap.stylegan2.view.View) does not take these settings: '<' not supported between"),
     (
         ["+encoder.depth=3", "space.samples=16"],
         "encoder (lsap.embedding.encoders.SmallPyramidEncoder) does not take these",
@@ -152,7 +154,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(command: Command, monkeypatch: py
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("lsap.train.check", broken)
+    monkeypatch.setattr("lsap.pipelines.training.check", broken)
     with pytest.raises(ZeroDivisionError):
         command("train")
 

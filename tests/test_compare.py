@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lsap import compare as verb
-from lsap.cli import composed
-from lsap.compare import announced, compare
+from lsap.config.compose import composed
 from lsap.errors import BadValue
+from lsap.pipelines import comparison as verb
+from lsap.pipelines.comparison import announced, compare
 
 TINY = [
     "max_steps=3",

@@ -12,8 +12,8 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lsap.assembly import check
-from lsap.cli import composed, config_dir
+from lsap.config.checks import check_training as check
+from lsap.config.compose import composed, config_dir
 from lsap.errors import MissingFile
 
 CONF = config_dir()

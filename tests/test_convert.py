@@ -12,8 +12,7 @@ import torch
 from conftest import Command
 from golden import fill
 from layouts import nvidia_names, write_nvidia
-from lsap.errors import BadValue
-from lsap.formats import (
+from lsap.checkpoints import (
     fingerprint,
     load_arcface,
     load_generator,
@@ -26,7 +25,8 @@ from lsap.formats import (
     save_generator,
     save_rosinality,
 )
-from lsap.generator import Generator, freeze
+from lsap.errors import BadValue
+from lsap.stylegan2 import Generator, freeze
 
 
 @pytest.fixture
@@ -206,13 +206,13 @@ def test_a_file_that_did_not_come_out_right_is_no_success(
 ) -> None:
     """A mistake of ours keeps its traceback; a converter that loses something must not say that it is done."""
     save_generator(generator, tmp_path / "a.safetensors")
-    monkeypatch.setattr("lsap.formats.rosinality.blur_kernel", lambda *_, **__: torch.zeros(1, 1, 4, 4))
+    monkeypatch.setattr("lsap.checkpoints.rosinality.blur_kernel", lambda *_, **__: torch.zeros(1, 1, 4, 4))
     original = rosinality.publish
 
     def lossy(made: Generator) -> dict[str, torch.Tensor]:
         return {name: tensor.half().float() for name, tensor in original(made).items()}
 
-    monkeypatch.setattr("lsap.formats.rosinality.publish", lossy)
+    monkeypatch.setattr("lsap.checkpoints.rosinality.publish", lossy)
     with pytest.raises(RuntimeError, match=r"b\.pt does not read back as it was written"):
         command("convert", "source=a.safetensors", "save_to=b.pt")
 

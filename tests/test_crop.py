@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, ImageFilter
 
 from conftest import Command
-from lsap.crop import file_name
 from lsap.data.faces import Points, Square, aligned, cut_out, fading, paste_back
 from lsap.data.landmarks import DetectedLandmarks, ListedLandmarks
 from lsap.errors import BadValue, MissingFile
+from lsap.pipelines.cropping import file_name
 
 UPRIGHT = Square((60.0, 50.0), (20.0, 0.0))
 

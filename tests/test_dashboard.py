@@ -23,16 +23,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from wandb.proto import wandb_internal_pb2 as protocol
 
-from lsap.cli import composed
+from lsap.config.compose import composed
 from lsap.embedding import EncoderTraining
 from lsap.errors import BadValue
-from lsap.evaluation.panels import KEY, Panels
-from lsap.evaluation.pictures import reconstruction_grid
-from lsap.generator import Generator, View, freeze
-from lsap.logged import sweep
+from lsap.pipelines.training import train
+from lsap.pipelines.wandb_logging import sweep
+from lsap.reports.panels import KEY, Panels
+from lsap.reports.pictures import reconstruction_grid
 from lsap.runs import MetricsFile
 from lsap.runs.dashboard import logged_in, mode, note_logged, noted, own_run, wandb_logger
-from lsap.train import train
+from lsap.stylegan2 import Generator, View, freeze
 
 
 class Guess(nn.Module):

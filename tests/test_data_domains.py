@@ -24,12 +24,12 @@ domain:
     - {{key: generator.checkpoint, what: banner generator, source: trained by us}}
     - {{key: data.root, what: photographs of banners, source: taken by us}}
 generator:
-  _target_: lsap.formats.load_generator
+  _target_: lsap.checkpoints.load_generator
   checkpoint: {generator}
   size: 32
 image_size: [16, 32] # half as high as wide
 view:
-  _target_: lsap.generator.View
+  _target_: lsap.stylegan2.View
   size: 32
   rows: [8, 24]
 encoders:

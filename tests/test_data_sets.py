@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from scipy.io import savemat
 
-from lsap.assembly import Parts
-from lsap.cli import composed
+from lsap.config.compose import composed
 from lsap.data import ImageDataModule, Photographs, open_images, open_test_images
 from lsap.data.datasets import StanfordCars, listed_for_test
 from lsap.errors import BadValue, MissingFile
+from lsap.pipelines.build import Parts
 from lsap.seeds import derive
 from test_data_sources import encoded, in_archive, in_database
 

@@ -12,11 +12,11 @@ from pytorch_lightning import Callback, Trainer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lsap import invert
-from lsap.assembly import device_of, own_device, process_count
-from lsap.generator import Generator
 from lsap.inversion import FixedNoise, Inversion
+from lsap.pipelines import inversion as invert
+from lsap.pipelines.devices import device_of, own_device, process_count
 from lsap.refinement.tuned import TUNED, TunedWhole, tunable
+from lsap.stylegan2 import Generator
 
 
 @pytest.fixture

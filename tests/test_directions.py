@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lsap.checkpoints import Direction, load_directions, save_directions
 from lsap.editing.directions import (
     apply,
     check_generator,
@@ -16,7 +17,6 @@ from lsap.editing.directions import (
     matched_strength,
 )
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import Direction, load_directions, save_directions
 
 
 def along(*vector: float, name: str = "smile", std: float = 1.0, generator: str = "a" * 64) -> Direction:

@@ -11,14 +11,7 @@ import torch
 from PIL import Image
 
 from conftest import Command
-from lsap.cli import composed
-from lsap.data.faces import Points
-from lsap.discover import discover
-from lsap.editing.directions import centred
-from lsap.editing.discovery import GANSpace, InterFaceGAN, Samples, SeFa, Slope, read_labels
-from lsap.editing.readers import LandmarkPose, Probe
-from lsap.errors import BadValue, MissingFile
-from lsap.formats import (
+from lsap.checkpoints import (
     CoordinateDirection,
     fingerprint,
     load_generator,
@@ -27,7 +20,14 @@ from lsap.formats import (
     read_direction,
     write_direction,
 )
-from lsap.generator import Generator
+from lsap.config.compose import composed
+from lsap.data.faces import Points
+from lsap.editing.directions import centred
+from lsap.editing.discovery import GANSpace, InterFaceGAN, Samples, SeFa, Slope, read_labels
+from lsap.editing.readers import LandmarkPose, Probe
+from lsap.errors import BadValue, MissingFile
+from lsap.pipelines.editing.discovery import discover
+from lsap.stylegan2 import Generator
 from readings import Averages
 
 OWNER = "a" * 64

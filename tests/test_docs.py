@@ -14,11 +14,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import lsap
-from lsap.bench import PARTS
-from lsap.cli import composed, config_dir
+from lsap.config.compose import composed, config_dir
 from lsap.demo import FACTORS
 from lsap.demo.weights import FOLDER as WEIGHTS
-from lsap.discover import METHODS
+from lsap.pipelines.benchmark.bench import PARTS
+from lsap.pipelines.editing.discovery import METHODS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Command
+from lsap.checkpoints import save_generator
 from lsap.demo.weights import load_generator
-from lsap.formats import save_generator
 from test_docs import PAGES, ROOT, blocks, own_yaml  # noqa: F401 (fixture)
 
 TESTS = Path(__file__).parent
@@ -267,7 +267,7 @@ def test_a_command_of_the_demo_runs(
     if "joblib" in line:
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr("lsap.compare.SAMPLES", 128)
+    monkeypatch.setattr("lsap.pipelines.comparison.SAMPLES", 128)
     (tmp_path / "outputs").symlink_to(workplace)
     verb, *words = shlex.split(line)
     refining = verb == "train" and any(word.startswith("refinement=") for word in words)

@@ -13,7 +13,7 @@ from golden import fill
 from lsap.embedding import Adversary, CodePool, LatentDiscriminator
 from lsap.embedding.adversary import discrimination, r1_penalty
 from lsap.errors import BadValue
-from lsap.objective import Adversarial, Fit
+from lsap.losses import Adversarial, Fit
 
 CASE = "latent_discriminator"
 

@@ -17,12 +17,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from conftest import Command
-from lsap import editors
-from lsap.cli import composed
-from lsap.edit import edit
-from lsap.editors import label, numbers
-from lsap.errors import BadValue, MissingFile
-from lsap.formats import (
+from lsap.checkpoints import (
     Components,
     Direction,
     fingerprint,
@@ -34,14 +29,19 @@ from lsap.formats import (
     write_direction,
     write_state,
 )
-from lsap.formats.directions import SPREAD
-from lsap.formats.hfgi import card
-from lsap.generator import Generator
+from lsap.checkpoints.directions import SPREAD
+from lsap.checkpoints.hfgi import card
+from lsap.config.compose import composed
+from lsap.errors import BadValue, MissingFile
 from lsap.inversion import RENDERERS, Inversion, Renderer, renderer
+from lsap.pipelines.editing import setup as editors
+from lsap.pipelines.editing.edit import edit
+from lsap.pipelines.editing.setup import label, numbers
 from lsap.refinement import PastedFeatures, SmallConsultation
 from lsap.refinement.hfgi import RESIDUAL
 from lsap.refinement.tuned import Tuned
 from lsap.runs import Store
+from lsap.stylegan2 import Generator
 from readings import Colours
 
 NAMES = [f"{number:03d}.png" for number in range(5)]
@@ -524,9 +524,9 @@ def test_nothing_of_a_run_is_executed(run: Path) -> None:
     """Its config.yaml names os.system as the class of its generator."""
     config = composed("edit", [f"inversions={run}"])
     _, whole = editors.stored_run(config)
-    assert whole.generator._target_ == "lsap.formats.load_generator"
+    assert whole.generator._target_ == "lsap.checkpoints.load_generator"
     assert whole.generator.size == 32
-    assert whole.view._target_ == "lsap.generator.View"
+    assert whole.view._target_ == "lsap.stylegan2.View"
 
 
 @pytest.mark.slow

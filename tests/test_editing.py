@@ -12,6 +12,17 @@ import torch
 from torch import Tensor
 
 from golden import fill
+from lsap.checkpoints import (
+    CoordinateDirection,
+    Direction,
+    load_directions,
+    read_card,
+    read_components,
+    read_direction,
+    rosinality,
+    save_directions,
+)
+from lsap.checkpoints.directions import LENGTH, SPREAD
 from lsap.editing.directions import OutOfReach, Unreadable, conditional, matched_strength, matched_strengths
 from lsap.editing.discovery import SeFa
 from lsap.editing.effects import (
@@ -24,18 +35,7 @@ from lsap.editing.effects import (
     usable_range,
 )
 from lsap.errors import BadValue
-from lsap.formats import (
-    CoordinateDirection,
-    Direction,
-    load_directions,
-    read_card,
-    read_components,
-    read_direction,
-    rosinality,
-    save_directions,
-)
-from lsap.formats.directions import LENGTH, SPREAD
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 CASE = "editing"
 PUBLISHED = Path(__file__).parent / "golden" / "directions"

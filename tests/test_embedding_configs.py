@@ -8,8 +8,8 @@ import pytest
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lsap.assembly import check_trainable
-from lsap.cli import composed
+from lsap.config.checks import check_trainable
+from lsap.config.compose import composed
 from lsap.embedding import RowEncoder
 from test_docs import table
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from conftest import Command
-from lsap import compare
-from lsap.assembly import Parts
-from lsap.cli import composed
+from lsap.checkpoints import read_card, read_state, write_state
+from lsap.config.compose import composed
 from lsap.embedding import (
     AdversarialTraining,
     Adversary,
@@ -23,10 +22,11 @@ from lsap.embedding import (
     RestyleTraining,
     SmallPSPEncoder,
 )
-from lsap.encoder_runs import run_folder
 from lsap.errors import BadValue
-from lsap.formats import read_card, read_state, write_state
-from lsap.train import Trained, start_from, train, training_module
+from lsap.pipelines import comparison as compare
+from lsap.pipelines.build import Parts
+from lsap.pipelines.run_identity.encoders import run_folder
+from lsap.pipelines.training import Trained, start_from, train, training_module
 from test_compare import TINY
 from test_train import WHOLE, assert_same_outcome, files, killed_at, launch, only_run, rows
 

@@ -17,23 +17,23 @@ from PIL import Image
 from torch import Tensor, nn
 
 from conftest import Command
-from lsap import contest
-from lsap.cli import composed
-from lsap.contest import discriminator
-from lsap.embedders import InversionParts, trained
+from lsap.checkpoints import Direction, fingerprint, load_generator, save_directions
+from lsap.checkpoints.directions import SPREAD
+from lsap.config.compose import composed
 from lsap.embedding import Adversary
-from lsap.entrants import embedding_config
 from lsap.errors import BadValue, MissingFile
-from lsap.evaluate import evaluate
 from lsap.evaluation.protocols import saved
-from lsap.evaluation.standings import measures
-from lsap.formats import Direction, fingerprint, load_generator, save_directions
-from lsap.formats.directions import SPREAD
-from lsap.generator import Generator
 from lsap.inversion import FixedNoise, Inversion
-from lsap.invert import invert
+from lsap.pipelines.build import InversionParts, trained
+from lsap.pipelines.evaluation import evaluator as contest
+from lsap.pipelines.evaluation.evaluate import evaluate
+from lsap.pipelines.evaluation.evaluator import discriminator
+from lsap.pipelines.evaluation.methods import embedding_config
+from lsap.pipelines.inversion import invert
+from lsap.pipelines.training import train
+from lsap.reports.evaluation_report import measures
 from lsap.runs import Store
-from lsap.train import train
+from lsap.stylegan2 import Generator
 from readings import Colours
 
 NAMES = [f"{number:03d}.png" for number in range(6)]
@@ -421,7 +421,7 @@ def test_what_was_measured_is_not_measured_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(contest.MSE, "each", refuse)
-        patch.setattr("lsap.trials.searched", refuse)
+        patch.setattr("lsap.pipelines.evaluation.edit_metrics.searched", refuse)
         after = results(start(first, of=chosen))
         with pytest.raises(AssertionError, match="measured again"):
             start(first, second, of=chosen)
@@ -509,7 +509,7 @@ def test_a_dashboard_gets_means_panel_and_both_tables(
         def log_table(self, key: str, columns: list[str], data: list[list[Any]]) -> None:
             logged[key] = [dict(zip(columns, line, strict=True)) for line in data]
 
-    monkeypatch.setattr("lsap.logged.wandb_logger", Recorded)
+    monkeypatch.setattr("lsap.pipelines.wandb_logging.wandb_logger", Recorded)
     shown = ("logger=wandb", f"direction={direction}", "strength=1", "shown=2")
     table = results(start(first, of=shown))["table"]["first"]
     assert logged["means"]["evaluate/first/mse"] == table["mse"]["mean"]

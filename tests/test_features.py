@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from golden import fill
 from lsap.errors import BadValue
-from lsap.features import LPIPS, ArcFace, MoCo, Similarity, TrunkDistance
+from lsap.pretrained import LPIPS, ArcFace, MoCo, Similarity, TrunkDistance
 
 
 @pytest.fixture(scope="module")

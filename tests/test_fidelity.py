@@ -14,7 +14,7 @@ from lsap.errors import BadValue
 from lsap.evaluation import fidelity
 from lsap.evaluation.codes import CodeDiversity, LayerNSCD
 from lsap.evaluation.fidelity import LPIPS, MSE, PSNR, Identity, evaluate, evaluate_mean_latent
-from lsap.generator import Generator, View
+from lsap.stylegan2 import Generator, View
 
 
 class Corner:

@@ -14,9 +14,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from lsap.checkpoints import (
+    average_latent,
+    fingerprint,
+    load_generator,
+    read_card,
+    read_state,
+    save_generator,
+    write_state,
+)
 from lsap.errors import BadValue, MissingFile, StoppedRun
-from lsap.formats import average_latent, fingerprint, load_generator, read_card, read_state, save_generator, write_state
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 CHANNELS = {4: 6, 8: 5, 16: 4}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from lsap.checkpoints import read_codes, read_components, read_direction, write_codes, write_direction, write_state
+from lsap.checkpoints.codes import Codes
 from lsap.errors import BadValue
-from lsap.formats import read_codes, read_components, read_direction, write_codes, write_direction, write_state
-from lsap.formats.codes import Codes
 
 FITS = {"n_latent": 6, "style_dim": 8}
 OWNER, OTHER = "a" * 64, "b" * 64

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from golden import fill
+from lsap.checkpoints import fingerprint, load_generator, read_encoder, rosinality, write_state
 from lsap.embedding import encoders
 from lsap.errors import BadValue
-from lsap.formats import fingerprint, load_generator, read_encoder, rosinality, write_state
-from lsap.generator import Generator, freeze
+from lsap.stylegan2 import Generator, freeze
 
 ROWS = 6  # of a 16-px generator
 ANY = torch.zeros(())

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from golden import fill
-from lsap.cli import composed
-from lsap.convert import convert
+from lsap.checkpoints import load_bisenet, load_curricularface, load_lpips, located, write_state
+from lsap.checkpoints.paths import places
+from lsap.config.compose import composed
 from lsap.errors import BadValue, MissingFile
-from lsap.features import CurricularFace, FaceParser
-from lsap.formats import load_bisenet, load_curricularface, load_lpips, located, write_state
-from lsap.formats.places import places
+from lsap.pipelines.conversion import convert
+from lsap.pretrained import CurricularFace, FaceParser
 from lsap.refinement.segments import segmenter
 
 

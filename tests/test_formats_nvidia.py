@@ -10,10 +10,10 @@ import torch
 
 from golden import fill
 from layouts import nvidia_names, write_nvidia, write_tensorflow
+from lsap.checkpoints import fingerprint, load_generator, read_state
+from lsap.checkpoints.pickles import Record
 from lsap.errors import BadValue
-from lsap.formats import fingerprint, load_generator, read_state
-from lsap.formats.pickles import Record
-from lsap.generator import Generator, freeze
+from lsap.stylegan2 import Generator, freeze
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lsap.errors import BadValue
-from lsap.generator import PUBLISHED_CHANNELS, Discriminator, Generator, View, freeze, ops, styled_layers
+from lsap.stylegan2 import PUBLISHED_CHANNELS, Discriminator, Generator, View, freeze, ops, styled_layers
 
 CHANNELS = {4: 16, 8: 16, 16: 12, 32: 8}
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from golden import fill
-from lsap.formats import rosinality
-from lsap.generator import Discriminator, Generator, freeze
+from lsap.checkpoints import rosinality
+from lsap.stylegan2 import Discriminator, Generator, freeze
 
 
 def keep(into: dict[str, Tensor], name: str) -> Callable[[Tensor], Tensor]:

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from conftest import Command
 from lsap.alignment import NormalizedStyleSpace, nscd
+from lsap.checkpoints import read_state
 from lsap.demo.weights import load_generator
-from lsap.formats import read_state
-from lsap.generator import Generator, freeze, ops
+from lsap.embedding.activation_checkpointing import recompute
 from lsap.inversion import Inversion
-from lsap.recomputing import recompute
 from lsap.runs import Store
+from lsap.stylegan2 import Generator, freeze, ops
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from golden import fill
-from lsap.cli import composed
+from lsap.checkpoints import fingerprint, load_generator, read_card, rosinality, write_state
+from lsap.checkpoints.hfgi import card, read_consultation
+from lsap.config.compose import composed
 from lsap.embedding import Ranger
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import fingerprint, load_generator, read_card, rosinality, write_state
-from lsap.formats.hfgi import card, read_consultation
-from lsap.generator import Generator, View, freeze
 from lsap.inversion import FixedNoise, Inversion, OwnNoise, restored
-from lsap.invert import invert
+from lsap.pipelines.inversion import invert
+from lsap.pipelines.refinement_training import train_refinement
+from lsap.pipelines.training import train
 from lsap.refinement import (
     ConsultationTraining,
     Consulted,
@@ -29,9 +30,8 @@ from lsap.refinement import (
 )
 from lsap.refinement.consultation import consulted_channels, consulted_layer
 from lsap.refinement.hfgi import RESIDUAL, aligned, consulted, seen, square
-from lsap.refinement_training import train_refinement
 from lsap.runs import Store
-from lsap.train import train
+from lsap.stylegan2 import Generator, View, freeze
 
 CHANNELS = dict.fromkeys((4, 8, 16, 32), 8)
 CASE = "hfgi"

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 import lsap
-from lsap import formats
+from lsap import checkpoints as formats
+from lsap.checkpoints import read_codes, read_state, write_state
 from lsap.errors import BadValue
-from lsap.formats import read_codes, read_state, write_state
 from lsap.inversion import restored
 
 

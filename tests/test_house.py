@@ -25,12 +25,12 @@ STAGES = {"demo", "embedding", "refinement", "editing", "evaluation", "reproduct
 # The front door of each package: names that notebooks and YAML files rely on.
 PUBLIC = {
     "lsap.alignment": "NSCD NormalizedStyleSpace normalize nscd style_layers",
-    "lsap.generator": "Discriminator Generator StyledLayer View freeze",
-    "lsap.formats": "fingerprint load_arcface load_bisenet load_curricularface load_generator load_lpips load_moco "
+    "lsap.stylegan2": "Discriminator Generator StyledLayer View freeze",
+    "lsap.checkpoints": "fingerprint load_arcface load_bisenet load_curricularface load_generator load_lpips load_moco "
     "read_codes read_direction read_encoder read_state save_generator save_rosinality",
-    "lsap.features": "ArcFace IRSE50 LPIPS MoCo TrunkDistance",
+    "lsap.pretrained": "ArcFace IRSE50 LPIPS MoCo TrunkDistance",
     "lsap.data": "ImageDataModule ImageFolder Source",
-    "lsap.objective": "L2 Alignment Delta Fit Objective Perceptual Similarity Term",
+    "lsap.losses": "L2 Alignment Delta Fit Objective Perceptual Similarity Term",
     "lsap.embedding": "EncoderTraining ProgressiveStages PyramidEncoder Ranger SmallPyramidEncoder",
     "lsap.runs": "AtomicCheckpoints MetricsFile RunFolder manifest",
     "lsap.demo": "FACTORS Portraits render",

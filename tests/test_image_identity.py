@@ -17,15 +17,15 @@ import torch
 from PIL import Image
 
 from conftest import Command
-from lsap.assembly import Parts
-from lsap.cli import composed
+from lsap.config.compose import composed
 from lsap.data import open_images
 from lsap.demo import Portraits
-from lsap.encoder_runs import training_folder
-from lsap.entrants import in_order
 from lsap.errors import BadValue
-from lsap.image_identity import names_digest
-from lsap.invert import Inverted, invert
+from lsap.pipelines.build import Parts
+from lsap.pipelines.evaluation.methods import in_order
+from lsap.pipelines.inversion import Inverted, invert
+from lsap.pipelines.run_identity.encoders import training_folder
+from lsap.pipelines.run_identity.images import names_digest
 from lsap.runs import Store, content
 from lsap.runs.content import changed_images, content_digest, image_digests
 

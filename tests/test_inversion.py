@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lsap.checkpoints import load_generator
 from lsap.errors import BadValue
-from lsap.formats import load_generator
-from lsap.generator import Generator
 from lsap.inversion import RENDERERS, FixedNoise, Inversion, OwnNoise, cat, registered, renderer, restored
+from lsap.stylegan2 import Generator
 
 
 @pytest.fixture(scope="module")

@@ -21,16 +21,19 @@ from safetensors import safe_open
 from torch import Tensor
 
 from conftest import Command
-from lsap import invert as verb
-from lsap.assembly import device_of
-from lsap.cli import composed, config_dir
-from lsap.embedders import InversionParts, check, chosen_images, run_folder, training_command, view_size
+from lsap.checkpoints import read_codes
+from lsap.config.checks import check_inversion as check
+from lsap.config.compose import composed, config_dir
 from lsap.embedding import OptimisationInW, OptimisationInWPlus
 from lsap.errors import BadValue, MissingFile, StoppedRun
-from lsap.formats import read_codes
-from lsap.invert import Clock, Inverted, invert, stored
+from lsap.pipelines import inversion as verb
+from lsap.pipelines.build import InversionParts, training_command
+from lsap.pipelines.devices import device_of
+from lsap.pipelines.images import chosen_images, view_size
+from lsap.pipelines.inversion import Clock, Inverted, invert, stored
+from lsap.pipelines.run_identity.inversions import run_folder
+from lsap.pipelines.training import train
 from lsap.runs import Store
-from lsap.train import train
 
 DOMAINS = sorted(path.stem for path in (config_dir() / "domain").glob("*.yaml"))
 OPTIMISATIONS = {"stylegan2_w": 0, "stylegan2_wplus": 0, "lsap_o_w": 5, "lsap_o_wplus": 20}

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsap.cli import composed
+from lsap.config.compose import composed
 from lsap.demo import Portraits, factors, portraits
 from lsap.demo.extras import Extras
 from lsap.demo.far import KINDS, kinds
 from lsap.demo.quality import distances, fine_energy, frechet, judge, precision_recall
 from lsap.demo.truth import SIGMA, edit_truth, reconstruction_error
 from lsap.demo.weights import load_factor_reader, load_identity, load_identity_judge
-from lsap.generator import Generator
-from lsap.laboratory import laboratory
+from lsap.pipelines.generator_quality import laboratory
+from lsap.stylegan2 import Generator
 
 # ---- far portraits
 

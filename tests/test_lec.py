@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from golden import fill
+from lsap.checkpoints import rosinality
 from lsap.embedding import PyramidEncoder
 from lsap.errors import BadValue
 from lsap.evaluation import editability
 from lsap.evaluation.editability import LEC, consistent, round_trip
-from lsap.formats import rosinality
-from lsap.generator import Generator, View, freeze
+from lsap.stylegan2 import Generator, View, freeze
 
 # ---- the published code's numbers (parity case `lec`)
 

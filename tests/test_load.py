@@ -18,16 +18,17 @@ from PIL import Image
 
 import lsap
 from conftest import Command
-from lsap import given, inverter, loading
-from lsap.assembly import device_of
-from lsap.cli import composed
-from lsap.embedders import InversionParts
-from lsap.encoder_runs import run_folder
+from lsap.api import image_inputs as given
+from lsap.api import inverter, loading
+from lsap.api.inverter import Inverter
+from lsap.checkpoints import Direction, fingerprint, read_codes, write_direction, write_state
+from lsap.config.compose import composed
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import Direction, fingerprint, read_codes, write_direction, write_state
-from lsap.invert import invert
-from lsap.inverter import Inverter
-from lsap.train import train
+from lsap.pipelines.build import InversionParts
+from lsap.pipelines.devices import device_of
+from lsap.pipelines.inversion import invert
+from lsap.pipelines.run_identity.encoders import run_folder
+from lsap.pipelines.training import train
 from test_formats_encoders import generator, published, pyramid  # noqa: F401 (a fixture)
 from test_invert import ENCODER, images, optimised, own  # noqa: F401 (fixtures)
 

@@ -11,9 +11,9 @@ import torch
 
 from conftest import Command
 from lsap.alignment import NormalizedStyleSpace, nscd
-from lsap.formats import fingerprint, load_generator, write_codes
-from lsap.formats.codes import Codes
-from lsap.generator import Generator
+from lsap.checkpoints import fingerprint, load_generator, write_codes
+from lsap.checkpoints.codes import Codes
+from lsap.stylegan2 import Generator
 
 FEW = "space.samples=500"
 

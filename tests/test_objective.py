@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from golden import fill
-from lsap import alignment, features
+from lsap import alignment
+from lsap import pretrained as features
+from lsap.checkpoints import rosinality
 from lsap.errors import BadValue
-from lsap.formats import rosinality
-from lsap.generator import Generator, freeze
-from lsap.objective import L2, Adversarial, Alignment, Delta, Fit, Objective, Perceptual, Similarity, WNorm
+from lsap.losses import L2, Adversarial, Alignment, Delta, Fit, Objective, Perceptual, Similarity, WNorm
+from lsap.stylegan2 import Generator, freeze
 
 
 def fit(**changed: object) -> Fit:

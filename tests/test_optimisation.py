@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader
 
 from golden import fill
 from lsap.alignment import NormalizedStyleSpace, nscd
+from lsap.checkpoints import load_generator, rosinality
 from lsap.embedding import Embedded, Optimisation, OptimisationInW, OptimisationInWPlus, noise
 from lsap.embedding.optimisation import MeanLatent
 from lsap.embedding.projection import noise_strength, spread
 from lsap.errors import BadValue
-from lsap.formats import load_generator, rosinality
-from lsap.generator import Generator, View, freeze
-from lsap.objective import L2, Alignment, Fit, Objective, Running, Term, learning_rate
+from lsap.losses import L2, Alignment, Fit, Objective, Running, Term, learning_rate
 from lsap.runs import quiet_lightning
+from lsap.stylegan2 import Generator, View, freeze
 
 CASE = "projection"
 

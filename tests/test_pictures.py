@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from lsap.errors import BadValue
-from lsap.evaluation import pictures
-from lsap.evaluation.pictures import GAP, GROUP_GAP, MARGIN, Column
+from lsap.reports import pictures
+from lsap.reports.pictures import GAP, GROUP_GAP, MARGIN, Column
 
 
 def flat(red: float, green: float, blue: float, count: int = 1, height: int = 64, width: int = 64) -> Tensor:

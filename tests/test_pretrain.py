@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lsap.cli import composed
+from lsap.checkpoints import fingerprint, read_state
+from lsap.config.compose import composed
 from lsap.demo import Portraits, factors, portraits
 from lsap.demo.judges import ArcFaceHead
 from lsap.demo.pretraining import GeneratorAdversarial, ProjectedDiscriminator, regression
 from lsap.demo.quality import judge
 from lsap.demo.weights import FOLDER, load_factor_reader, load_generator, load_identity, load_reader, load_trunk
 from lsap.errors import BadValue
-from lsap.formats import fingerprint, read_state
-from lsap.pretrain import _go_on_from, pretrain
+from lsap.pipelines.pretraining import _go_on_from, pretrain
 
 
 def settings(folder: Path, target: str, steps: int, *more: str) -> list[str]:

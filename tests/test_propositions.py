@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lsap.alignment import normalize, style_layers
-from lsap.generator import Generator, StyledLayer, freeze
+from lsap.stylegan2 import Generator, StyledLayer, freeze
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from golden import fill
+from lsap.checkpoints import rosinality
 from lsap.errors import BadValue
-from lsap.formats import rosinality
-from lsap.generator import Generator, Noise, View, freeze
 from lsap.inversion import FixedNoise, Inversion, OwnNoise, restored
 from lsap.refinement import Locality, PivotalTuning, TunedLowRank
 from lsap.refinement.locality import around
 from lsap.refinement.tuned import low_rank, together, tunable
+from lsap.stylegan2 import Generator, Noise, View, freeze
 
 CHANNELS = dict.fromkeys((4, 8, 16), 8)
 

@@ -19,10 +19,10 @@ from PIL import Image
 
 from conftest import Command
 from golden import fill
-from lsap.assembly import Parts
-from lsap.cli import composed
+from lsap.checkpoints import read_card, read_state
+from lsap.config.compose import composed
 from lsap.demo import Portraits
-from lsap.formats import read_card, read_state
+from lsap.pipelines.build import Parts
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsap.features import PlainUnit
-from lsap.generator import Generator
-from lsap.recomputing import BLOCKS, recompute
+from lsap.embedding.activation_checkpointing import BLOCKS, recompute
+from lsap.pretrained import PlainUnit
+from lsap.stylegan2 import Generator
 
 
 def tiny(size: int = 32) -> Generator:

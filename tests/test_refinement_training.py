@@ -13,19 +13,19 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from conftest import Command
-from lsap.assembly import device_of
-from lsap.cli import composed
+from lsap.checkpoints import fingerprint, load_generator, read_state
+from lsap.checkpoints.sam import read_predictor
+from lsap.config.compose import composed
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import fingerprint, load_generator, read_state
-from lsap.formats.sam import read_predictor
-from lsap.generator import Generator, View, freeze
-from lsap.invert import invert
+from lsap.pipelines.build import RefinementParts
+from lsap.pipelines.devices import device_of
+from lsap.pipelines.inversion import invert
+from lsap.pipelines.refinement_training import train_refinement, training_data
+from lsap.pipelines.training import run as train
 from lsap.refinement import InvertibilityTraining, SmallPredictor, SpaceErrors, StoredExamples
 from lsap.refinement.space_errors import ERRORS
-from lsap.refinement_training import train_refinement, training_data
-from lsap.refining import RefinementParts
 from lsap.runs import Store
-from lsap.train import run as train
+from lsap.stylegan2 import Generator, View, freeze
 from test_invert import images, own  # noqa: F401 (fixtures)
 
 TRAINING = [

@@ -17,16 +17,18 @@ import torch
 from omegaconf import OmegaConf
 
 from conftest import Command
-from lsap.assembly import device_of
-from lsap.cli import composed, config_dir
-from lsap.embedders import check, chosen_images
+from lsap.checkpoints import fingerprint
+from lsap.checkpoints.sam import write_predictor
+from lsap.config.checks import check_inversion as check
+from lsap.config.compose import composed, config_dir
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import fingerprint
-from lsap.formats.sam import write_predictor
 from lsap.inversion import RENDERERS
-from lsap.invert import Inverted, invert
+from lsap.pipelines.build import RefinementParts, arguments
+from lsap.pipelines.devices import device_of
+from lsap.pipelines.images import chosen_images
+from lsap.pipelines.inversion import Inverted, invert
+from lsap.pipelines.stages import stages
 from lsap.refinement import PivotalTuning, SmallPredictor, SpatiallyAdaptive
-from lsap.refining import RefinementParts, arguments, stages
 from lsap.runs import Store
 from test_invert import DOMAINS, environment, images, optimised, own  # noqa: F401 (fixtures)
 
@@ -56,7 +58,7 @@ def unbroken(optimised: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def predictor(generator_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained predictor of the tiny generator's; all of its errors are small."""
-    from lsap.formats import load_generator
+    from lsap.checkpoints import load_generator
 
     torch.manual_seed(1)
     owner = fingerprint(load_generator(generator_file, size=32))

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from lsap.errors import BadValue, MissingFile
-from lsap.evaluation import charts, page, pictures, report
-from lsap.evaluation.page import Entry, Facts, Figure, Gallery, Measure, Section, Source, Table, Text, write_report
-from lsap.evaluation.pictures import Column
-from lsap.evaluation.report import comparison_report, training_report
+from lsap.reports import charts, page, pictures
+from lsap.reports import run_reports as report
+from lsap.reports.page import Entry, Facts, Figure, Gallery, Measure, Section, Source, Table, Text, write_report
+from lsap.reports.pictures import Column
+from lsap.reports.run_reports import comparison_report, training_report
 
 NASTY = "<script>alert('x')</script> & \"λ\""
 VOID = {"meta", "img", "col", "br", "hr", "link"}

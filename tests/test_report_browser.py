@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hydra.utils import instantiate
 
-from lsap.cli import composed
-from lsap.evaluate import evaluate
-from lsap.evaluation.pictures import save_image
-from lsap.invert import invert
+from lsap.config.compose import composed
+from lsap.pipelines.evaluation.evaluate import evaluate
+from lsap.pipelines.inversion import invert
+from lsap.reports.pictures import save_image
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SMALL = ("space.samples=100",)

@@ -14,15 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from lsap import reproduce as verb
-from lsap.cli import composed
+from lsap.cli.sweeps import members_of
+from lsap.config.compose import composed
 from lsap.errors import BadValue, MissingFile, StoppedRun
-from lsap.figures import Curves, Evaluated, Strips, figure_of, principal, save_figure
-from lsap.reproduce import Done, common, evaluation, reproduce, run
-from lsap.reproduction import Measured, Member, claim_of, read_experiment
-from lsap.reproduction.results import published, values_of
-from lsap.reproduction.stages import Stage, written
-from lsap.sweeps import members_of
+from lsap.pipelines.reproduction import Measured, Member, claim_of, read_experiment
+from lsap.pipelines.reproduction import reproduce as verb
+from lsap.pipelines.reproduction.figures import Curves, Evaluated, Strips, figure_of, principal, save_figure
+from lsap.pipelines.reproduction.reproduce import Done, common, evaluation, reproduce, run
+from lsap.pipelines.reproduction.results import published, values_of
+from lsap.pipelines.reproduction.stages import Stage, written
 from test_docs import commands
 from test_docs import table as table_of
 
@@ -103,7 +103,7 @@ def test_a_refinements_training_is_not_that_of_an_encoder(monkeypatch: pytest.Mo
         trained.append((config.refinement.name, config.outputs))
         return tmp_path
 
-    monkeypatch.setattr("lsap.train.train_refinement", network)
+    monkeypatch.setattr("lsap.pipelines.training.train_refinement", network)
     done = run([Member("train", {"refinement": "sam"}, known_as="sam")], "elsewhere")
     assert trained == [("sam", "elsewhere")]
     assert done.folders == {0: {"sam": tmp_path}}

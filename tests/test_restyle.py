@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet34
 
 from golden import fill
-from lsap.assembly import Parts
-from lsap.cli import composed
-from lsap.embedders import InversionParts, identity, trained
+from lsap.checkpoints import rosinality, write_state
+from lsap.config.compose import composed
 from lsap.embedding import (
     AdversarialRestyleTraining,
     Iterated,
@@ -28,9 +27,10 @@ from lsap.embedding import (
 from lsap.embedding.iterated import first_image
 from lsap.errors import BadValue
 from lsap.evaluation.fidelity import evaluate
-from lsap.formats import rosinality, write_state
-from lsap.generator import Generator, View, freeze
-from lsap.train import start_from, training_module
+from lsap.pipelines.build import InversionParts, Parts, trained
+from lsap.pipelines.run_identity.inversions import identity
+from lsap.pipelines.training import start_from, training_module
+from lsap.stylegan2 import Generator, View, freeze
 
 FACES, CARS = "encoder_restyle_e4e_256", "encoder_restyle_e4e_cars_512"
 ENCODERS: dict[str, type[IterativeEncoder | IterativeResNetEncoder]] = {

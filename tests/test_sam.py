@@ -13,12 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from golden import fill
+from lsap.checkpoints import rosinality
+from lsap.checkpoints.sam import StoredPredictor, read_predictor, write_predictor
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import rosinality
-from lsap.formats.sam import StoredPredictor, read_predictor, write_predictor
-from lsap.generator import Generator, Tap, View, freeze
 from lsap.inversion import FixedNoise, Inversion, OwnNoise, restored
-from lsap.objective import Delta, Fit, learning_rate
+from lsap.losses import Delta, Fit, learning_rate
 from lsap.refinement import (
     LabelMaps,
     LatentPrior,
@@ -31,6 +30,7 @@ from lsap.refinement import (
     segmenter,
 )
 from lsap.refinement.segments import chosen, masks, resolutions, segment_means
+from lsap.stylegan2 import Generator, Tap, View, freeze
 
 SPACES = ("W+", "F4", "F6", "F8", "F10")
 SIZES = {"F4": 16, "F6": 32, "F8": 64, "F10": 128}

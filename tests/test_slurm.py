@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lsap.train import Trained
+from lsap.pipelines.training import Trained
 from test_train import assert_same_outcome, images, only_run, own, record, unbroken  # noqa: F401
 
 Own = list[str]

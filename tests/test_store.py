@@ -17,11 +17,11 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from safetensors import safe_open
 
+from lsap.checkpoints import load_generator
 from lsap.errors import BadValue, MissingFile, StoppedRun
-from lsap.formats import load_generator
-from lsap.generator import Generator
 from lsap.inversion import FixedNoise, Inversion
 from lsap.runs import Batch, PlanProgress, Store, plan_progress, save_safetensors
+from lsap.stylegan2 import Generator
 
 NAMES = ["a.png", "b.jpg", "sub/c.png", "d.png", "e.png"]
 SETTINGS = {"lambda_nscd": 20.0, "space": {"samples": 100}}

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from golden import fill
 from lsap.alignment import NormalizedStyleSpace, normalize, nscd, style_layers
+from lsap.checkpoints import fingerprint, read_card, rosinality, write_state
 from lsap.errors import BadValue
-from lsap.formats import fingerprint, read_card, rosinality, write_state
-from lsap.generator import PUBLISHED_CHANNELS, Generator, freeze, styled_layers
+from lsap.stylegan2 import PUBLISHED_CHANNELS, Generator, freeze, styled_layers
 
 
 @pytest.fixture

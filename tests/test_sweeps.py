@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from conftest import Command
-from lsap.sweeps import SILENT, Failed, Sweep, members_of
+from lsap.cli.sweeps import SILENT, Failed, Sweep, members_of
 from test_train import images, own, record  # noqa: F401
 
 Own = list[str]
@@ -96,7 +96,7 @@ def test_a_mistake_of_ours_within_a_sweep_is_shown_where_it_happened(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr("lsap.train.check", broken)
+    monkeypatch.setattr("lsap.pipelines.training.check", broken)
     outcome = command("train", "-m", *own, "seed=0,1")
     assert outcome.code == 1
     assert "in broken" in outcome.err

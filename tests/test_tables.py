@@ -11,15 +11,14 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lsap import ranking
 from lsap.alignment import NormalizedStyleSpace, nscd
-from lsap.evaluation import codes
+from lsap.evaluation import codes, ranking
 from lsap.evaluation.codes import Places
-from lsap.evaluation.page import Measure
+from lsap.evaluation.ranking import spearman
 from lsap.evaluation.ranks import rank_correlations
 from lsap.evaluation.tables import Standings, of_the_set, summary
-from lsap.generator import Generator
-from lsap.ranking import spearman
+from lsap.reports.page import Measure
+from lsap.stylegan2 import Generator
 
 
 def test_a_summary_is_mean_deviation_interval_and_number() -> None:

@@ -26,16 +26,16 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch import Tensor, nn
 
 from conftest import Command
-from lsap import fitting
-from lsap.assembly import Parts
-from lsap.cli import composed
+from lsap.checkpoints import read_card, read_state
+from lsap.config.compose import composed
 from lsap.embedding import EncoderTraining
-from lsap.encoder_runs import run_folder, training_folder
 from lsap.errors import BadValue, StoppedRun
-from lsap.formats import read_card, read_state
-from lsap.objective import L2, Fit
+from lsap.losses import L2, Fit
+from lsap.pipelines import fit as fitting
+from lsap.pipelines.build import Parts
+from lsap.pipelines.run_identity.encoders import run_folder, training_folder
+from lsap.pipelines.training import Trained, stored, train
 from lsap.runs import AtomicCheckpoints, RunFolder
-from lsap.train import Trained, stored, train
 
 Start = Callable[..., Trained]
 ON_ONE_CPU = ["trainer.accelerator=cpu", "trainer.devices=1"]
@@ -267,7 +267,7 @@ def test_a_run_that_was_finished_before_its_name_said_so_is_found(
 ) -> None:
     usual = ["max_steps=1", "data.val_images=null"]
     with monkeypatch.context() as patch:  # version 0.1 recorded only the names of images
-        patch.setattr("lsap.encoder_runs.source_digest", lambda _: None)
+        patch.setattr("lsap.pipelines.run_identity.encoders.source_digest", lambda _: None)
         first = start(*usual).folder
     config = OmegaConf.load(first / "config.yaml")
     OmegaConf.update(config, "trainer.gradient_clip_val", 0.5)
@@ -517,14 +517,14 @@ def test_under_slurm_a_new_run_does_not_start_from_what_lightning_kept_of_anothe
             asked.append(auto_requeue)
             super().__init__(auto_requeue)
 
-    monkeypatch.setattr("lsap.fitting.SLURMEnvironment", Environment)
+    monkeypatch.setattr("lsap.pipelines.fit.SLURMEnvironment", Environment)
     assert record(start("max_steps=2").folder)["status"] == "finished"
     assert asked == [False], "Lightning would write more of them"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has used CUDA cannot be forked")
 def test_killed_while_it_measures_it_does_not_train_again(start: Start, unbroken: Start) -> None:
-    import lsap.train as verb
+    import lsap.pipelines.training as verb
 
     killed_at(start, verb, "evaluate_mean_latent", 1)
     with pytest.MonkeyPatch.context() as patch:
@@ -688,7 +688,7 @@ def test_a_checkpoint_cut_short_is_named(start: Start, unbroken: Start, tmp_path
 
 def test_a_damaged_best_checkpoint_is_named_and_can_be_done_without(start: Start, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lsap.train.evaluate_mean_latent", after(1, lambda *_: None, then=raise_system_exit))
+        patch.setattr("lsap.pipelines.training.evaluate_mean_latent", after(1, lambda *_: None, then=raise_system_exit))
         with pytest.raises(SystemExit):
             start()
     best = only_run(tmp_path / "outputs") / "checkpoints" / "best.ckpt"

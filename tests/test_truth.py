@@ -9,14 +9,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lsap.cli import composed
+from lsap.checkpoints import Direction, fingerprint, save_directions
+from lsap.config.compose import composed
 from lsap.demo import Portraits
 from lsap.demo.judges import FactorReader, IdentityReader
 from lsap.demo.truth import KnownFactors
 from lsap.demo.weights import load_generator
-from lsap.evaluate import evaluate
-from lsap.formats import Direction, fingerprint, save_directions
 from lsap.inversion import FixedNoise, Inversion
+from lsap.pipelines.evaluation.evaluate import evaluate
 from lsap.runs import Store
 
 

@@ -17,9 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 from conftest import Command
-from lsap.cli import composed, config_dir
-from lsap.dashboard import MISSING, dashboard
+from lsap.config.compose import composed, config_dir
 from lsap.errors import BadValue
+from lsap.pipelines.dashboard import MISSING, dashboard
 from test_dashboard import end_of_process, records
 
 # The package's own classes are written in a way that pydantic wants to see changed.

@@ -60,10 +60,12 @@ def test_shipped_weights_stay_small(installed: Path) -> None:
 
 
 def test_commands_find_their_configuration(installed: Path, tmp_path: Path) -> None:
-    where = python(installed, tmp_path, "-c", "import lsap, lsap.cli; print(lsap.__file__, lsap.cli.config_dir())")
+    where = python(
+        installed, tmp_path, "-c", "import lsap, lsap.cli; print(lsap.__file__, lsap.config.compose.config_dir())"
+    )
     assert where.split() == [str(installed / "lsap" / "__init__.py"), str(installed / "lsap" / "conf")]
     plan = python(installed, tmp_path, "-m", "lsap.train", "--cfg", "job", "domain=car")
-    assert "_target_: lsap.formats.load_generator" in plan
+    assert "_target_: lsap.checkpoints.load_generator" in plan
     assert "name: car" in plan
     assert not list(tmp_path.iterdir())
 

@@ -10,14 +10,18 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lsap.given import Pictures
-    from lsap.inverter import Inverter
-    from lsap.loading import load
+    from lsap.api.image_inputs import Pictures
+    from lsap.api.inverter import Inverter
+    from lsap.api.loading import load
 
 __version__ = "0.1.0"
 __all__ = ["Inverter", "Pictures", "load"]
 
-_PLACES = {"Inverter": "lsap.inverter:Inverter", "Pictures": "lsap.given:Pictures", "load": "lsap.loading:load"}
+_PLACES = {
+    "Inverter": "lsap.api.inverter:Inverter",
+    "Pictures": "lsap.api.image_inputs:Pictures",
+    "load": "lsap.api.loading:load",
+}
 
 
 def __getattr__(name: str) -> Any:

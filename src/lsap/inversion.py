@@ -21,7 +21,7 @@ from torch import Tensor
 from lsap.errors import BadValue, nearest
 
 if TYPE_CHECKING:
-    from lsap.generator import Generator
+    from lsap.stylegan2 import Generator
 
 FORMAT = "lsap.inversion/1"
 Watch = Callable[[float, Mapping[str, float]], None]  # what a stage calls while it works: see `Embedding`, `Refinement`

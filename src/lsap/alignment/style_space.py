@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lsap.checkpoints import fingerprint, read_card, read_state, write_state
 from lsap.errors import BadValue, LsapError
-from lsap.formats import fingerprint, read_card, read_state, write_state
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lsap.demo import factors, portraits
 from lsap.demo.judges import FactorReader
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 NEIGHBOURS = 3  # k of precision and recall, as published
 

@@ -1,6 +1,6 @@
 """Directions in W along which one attribute changes: fitted to samples, purified, matched in effect.
 
-The record itself, `Direction`, and its files are those of `lsap.formats`. The strengths of directions that are found
+The record itself, `Direction`, and its files are those of `lsap.checkpoints`. The strengths of directions that are found
 here are counted in standard deviations of the samples along them, so that a strength of 1 means the same for every
 direction and generator.
 """
@@ -14,9 +14,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lsap.checkpoints import Direction
+from lsap.checkpoints.directions import SPREAD, same_generator
 from lsap.errors import BadValue
-from lsap.formats import Direction
-from lsap.formats.directions import SPREAD, same_generator
 
 
 class OutOfReach(BadValue):

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lsap.checkpoints import CoordinateDirection, Direction
 from lsap.editing.directions import OutOfReach, apply, data_direction, matched_strength, matched_strengths
-from lsap.formats import CoordinateDirection, Direction
 
 
 class Reader(Protocol):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsap.errors import BadValue
-from lsap.features import IRSE50, load_weights
+from lsap.pretrained import IRSE50, load_weights
 
 Kind = Literal["e4e", "psp", "w", "restyle_e4e"]
 

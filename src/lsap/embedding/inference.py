@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from lsap.generator import Generator
 from lsap.inversion import Embedded, FixedNoise, Inversion, Renderer, Watch
+from lsap.stylegan2 import Generator
 
 
 class Embedding(LightningModule, abc.ABC):

@@ -15,8 +15,8 @@ from torchvision.models.resnet import BasicBlock
 
 from lsap.embedding.encoders import Kind, RowEncoder, SmallPyramidEncoder, StyleHead, _halve
 from lsap.errors import BadValue
-from lsap.features import IRSE50, load_weights
-from lsap.generator import Generator, Noise, View
+from lsap.pretrained import IRSE50, load_weights
+from lsap.stylegan2 import Generator, Noise, View
 
 COARSEST = 16  # pixels of the map that all heads read, at most
 RESNET34 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # (channels, blocks, stride of the first)

@@ -18,10 +18,10 @@ from lsap.embedding import noise
 from lsap.embedding.inference import Embedded, Embedding
 from lsap.embedding.projection import noise_strength, spread_of
 from lsap.errors import BadValue
-from lsap.generator import Generator, View
 from lsap.inversion import OwnNoise, halved
-from lsap.objective import Fit, Objective, Running, learning_rate
+from lsap.losses import Fit, Objective, Running, learning_rate
 from lsap.seeds import derive
+from lsap.stylegan2 import Generator, View
 
 Start = Callable[[Tensor, Sequence[str]], Tensor]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 SAMPLES = 10_000  # codes that their spread is measured on
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from lsap.embedding.adversarial import AdversarialTraining
 from lsap.embedding.iterated import Iterated, checked_iterations, first_image
 from lsap.embedding.training import EncoderTraining
-from lsap.generator import Noise
-from lsap.objective import Fit
+from lsap.losses import Fit
+from lsap.stylegan2 import Noise
 
 
 class RestyleTraining(EncoderTraining):

@@ -13,9 +13,9 @@ from lsap.alignment import NormalizedStyleSpace
 from lsap.embedding.encoders import RowEncoder
 from lsap.embedding.stages import Stages
 from lsap.errors import StoppedRun
-from lsap.generator import Generator, Noise, View
-from lsap.objective import Fit, Objective
+from lsap.losses import Fit, Objective
 from lsap.seeds import derive
+from lsap.stylegan2 import Generator, Noise, View
 
 # The terms that a reconstruction is judged by when the best checkpoint is chosen; the latent terms are left out, so
 # that runs with different alignment weights are compared by the same quantity.

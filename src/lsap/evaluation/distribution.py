@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from lsap.checkpoints import file_digest, read_state
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import file_digest, read_state
 
 FEATURES = 2048
 

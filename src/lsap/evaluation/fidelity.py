@@ -19,8 +19,8 @@ from torchmetrics import Metric, MetricCollection, SumMetric
 from lsap.alignment import NSCD, NormalizedStyleSpace
 from lsap.errors import BadValue
 from lsap.evaluation.codes import CodeDiversity, LayerNSCD
-from lsap.features import Embedder
-from lsap.generator import Generator
+from lsap.pretrained import Embedder
+from lsap.stylegan2 import Generator
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 Row = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 SAMPLES = 16  # the reference then varies by 5 % from one choice of samples to the next (demo generator)
 RATIO = 0.65  # docs/app.md has the rates of false and missed warnings on the demo

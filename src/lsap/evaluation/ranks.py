@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lsap.evaluation.ranking import correlation, spearman, standard
 from lsap.evaluation.tables import interval, resamples
-from lsap.ranking import correlation, spearman, standard
 
 LEAST = 3  # images that a rank correlation takes at least
 EVERY, IMAGES = "all methods", "per image"  # scopes beside those of single methods

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsap.features import PlainUnit
+from lsap.pretrained import PlainUnit
 
 
 def units(*steps: tuple[int, int, int]) -> nn.Sequential:

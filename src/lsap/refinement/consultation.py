@@ -13,12 +13,12 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lsap.checkpoints import fingerprint
+from lsap.checkpoints.hfgi import read_consultation
 from lsap.errors import BadValue, nearest
-from lsap.features import load_weights
-from lsap.formats import fingerprint
-from lsap.formats.hfgi import read_consultation
-from lsap.generator import Generator, freeze
+from lsap.pretrained import load_weights
 from lsap.refinement.aligner import ResidualAligner, SmallAligner, smooth, stem, units
+from lsap.stylegan2 import Generator, freeze
 
 LARGE = 256  # pixels; generators from this size on are consulted at 64 x 64, smaller ones at a quarter of their size
 AT = 64

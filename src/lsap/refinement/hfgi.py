@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsap.errors import BadValue, MissingFile
-from lsap.generator import Generator, Noise, View
 from lsap.inversion import Embedded, Inversion, halved, registered
 from lsap.refinement.consultation import Consultation, consulted_channels, consulted_layer, load_consultation
 from lsap.refinement.stage import Refinement
 from lsap.refinement.tuned import NOISE, own_noise
+from lsap.stylegan2 import Generator, Noise, View
 
 RESIDUAL = "residual"  # its name in a state
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lsap.formats.sam import card
-from lsap.generator import Generator
+from lsap.checkpoints.sam import card
 from lsap.refinement.predictor import Predictor
 from lsap.refinement.segments import PUBLISHED, spaces_of
 from lsap.refinement.space_errors import ERRORS
 from lsap.refinement.training import MakeOptimizer, RefinementTraining
+from lsap.stylegan2 import Generator
 
 FASTER = 10.0  # of the published rates: what is new on top of the backbone to the backbone itself
 

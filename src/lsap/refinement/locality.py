@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lsap.errors import BadValue
-from lsap.generator import Generator, Noise, View
 from lsap.seeds import derive
+from lsap.stylegan2 import Generator, Noise, View
 
 PSI = 0.5  # truncation of the samples
 

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import RandomPerspective
 
+from lsap.checkpoints.hfgi import card
 from lsap.errors import BadValue
-from lsap.features import Embedder
-from lsap.formats.hfgi import card
-from lsap.generator import Generator, Noise, View
-from lsap.objective import L2, Fit, Objective, Perceptual, Similarity
+from lsap.losses import L2, Fit, Objective, Perceptual, Similarity
+from lsap.pretrained import Embedder
 from lsap.refinement.consultation import Consultation, consulted_channels
 from lsap.refinement.hfgi import aligned, consulted, seen
 from lsap.refinement.stage import checked
 from lsap.refinement.training import MakeOptimizer, RefinementTraining
+from lsap.stylegan2 import Generator, Noise, View
 
 
 class ConsultationTraining(RefinementTraining):

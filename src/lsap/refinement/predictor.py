@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet101
 
+from lsap.checkpoints.sam import StoredPredictor, read_predictor
 from lsap.errors import BadValue, nearest
-from lsap.features import load_weights
-from lsap.formats.sam import StoredPredictor, read_predictor
+from lsap.pretrained import load_weights
 from lsap.refinement.segments import PUBLISHED
 
 FEATURES = 8  # that base and heads agree on

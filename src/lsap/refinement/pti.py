@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lsap.errors import BadValue
-from lsap.generator import Generator, Noise, View
 from lsap.inversion import Embedded, Inversion
-from lsap.objective import L2, Fit, Objective, Perceptual, Running
+from lsap.losses import L2, Fit, Objective, Perceptual, Running
 from lsap.refinement.locality import Locality, stream
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, Tuned, TunedLowRank, TunedWhole, own_noise, together, tunable
+from lsap.stylegan2 import Generator, Noise, View
 
 # Above this size, tuning several images in one pass was slower on the processor that it was measured on.
 SEVERAL = 128  # pixels of the generator

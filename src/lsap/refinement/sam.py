@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsap.errors import BadValue
-from lsap.generator import Generator, Noise, Tap, View
 from lsap.inversion import Embedded, Inversion, halved, registered
-from lsap.objective import L2, Delta, Fit, Objective, Perceptual, Running, learning_rate
+from lsap.losses import L2, Delta, Fit, Objective, Perceptual, Running, learning_rate
 from lsap.refinement.segments import W_PLUS, Segmenter, masks, resolutions
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, own_noise
 from lsap.seeds import derive
+from lsap.stylegan2 import Generator, Noise, Tap, View
 
 FEATURES, MASK = "features.", "mask."  # what the names of features and of their masks begin with in a state
 SLOPE = 5.0  # undoes the mapping network's last leaky ReLU, of slope 0.2
@@ -126,7 +126,7 @@ class SpatiallyAdaptive(Refinement):
         segmenter: images, names → labels [N, H, W].
         tau: the predicted error up to which a space is good enough for a segment.
         steps: of Adam (0.9, 0.999).
-        lr, rampup, rampdown: the learning rate; see `lsap.objective.learning_rate`.
+        lr, rampup, rampdown: the learning rate; see `lsap.losses.learning_rate`.
         lambda_l2, lambda_lpips: weights of the image losses.
         lambda_features: weight of the mean square of each space's features, which keeps them small.
         lambda_delta: weight of the distance of the rows of W+ from the first.

@@ -16,10 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from skimage.segmentation import slic
 from torch import Tensor
 
+from lsap.checkpoints import load_bisenet
 from lsap.errors import BadValue, MissingFile
-from lsap.formats import load_bisenet
-from lsap.generator import Generator
 from lsap.runs.store import stem
+from lsap.stylegan2 import Generator
 
 W_PLUS = "W+"
 PUBLISHED = (W_PLUS, "F4", "F6", "F8", "F10")  # of SAM's predictors

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lsap.errors import BadValue
-from lsap.generator import Generator, View
 from lsap.inversion import Embedded, FixedNoise, Inversion, halved
 from lsap.refinement.sam import SpatiallyAdaptive
 from lsap.refinement.segments import PUBLISHED, W_PLUS, spaces_of
 from lsap.refinement.stage import Refinement
+from lsap.stylegan2 import Generator, View
 
 ERRORS = "errors"  # the maps in the state of an inversion
 

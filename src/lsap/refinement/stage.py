@@ -10,8 +10,8 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lsap.errors import BadValue
-from lsap.generator import Generator
 from lsap.inversion import Embedded, Inversion, Watch
+from lsap.stylegan2 import Generator
 
 
 class Refinement(LightningModule, abc.ABC):

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from lsap.errors import BadValue
-from lsap.generator import Generator, Noise
 from lsap.inversion import Inversion, halved, registered
+from lsap.stylegan2 import Generator, Noise
 
 TUNED = "tuned."  # what the names of differences begin with in a state
 NOISE = "noise."  # what the names of noise maps begin with, as `lsap.inversion.OwnNoise` keeps them

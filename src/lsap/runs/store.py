@@ -28,11 +28,11 @@ from torch import Tensor
 
 from lsap.data import SUFFIXES
 from lsap.errors import BadValue, MissingFile, StoppedRun
-from lsap.generator import Generator
 from lsap.inversion import Inversion, restored
 from lsap.runs.atomic import NO_ROOM, no_room, read_json, remove_drafts, replacing, save_safetensors, write_json
 from lsap.runs.folder import difference, plain
 from lsap.runs.lock import Lock
+from lsap.stylegan2 import Generator
 
 FORMAT = "lsap.store/1"
 AGAIN = "delete it and give the command again"  # what mends a damaged file

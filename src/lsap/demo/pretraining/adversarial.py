@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
 
     from lsap.demo.pretraining.projected import ProjectedDiscriminator
-    from lsap.generator import Discriminator, Generator
+    from lsap.stylegan2 import Discriminator, Generator
 
 
 class GeneratorAdversarial(GeneratorPretraining):

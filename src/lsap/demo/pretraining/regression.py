@@ -14,7 +14,7 @@ from lsap.demo.quality import judge
 from lsap.demo.weights import load_factor_reader
 
 if TYPE_CHECKING:
-    from lsap.generator import Generator
+    from lsap.stylegan2 import Generator
 
 
 class GeneratorPretraining(Pretraining):

@@ -13,11 +13,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from lsap import formats
+from lsap import checkpoints as formats
 from lsap.demo.judges import AttributeReader, FactorReader, FactorTrunk, IdentityNet, IdentityReader
 from lsap.errors import MissingFile
-from lsap.features import TrunkDistance
-from lsap.generator import Generator
+from lsap.pretrained import TrunkDistance
+from lsap.stylegan2 import Generator
 
 FOLDER = Path(__file__).parent
 Network = TypeVar("Network", bound=nn.Module)

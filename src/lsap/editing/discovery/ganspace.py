@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lsap.checkpoints import Components, Direction
 from lsap.editing.directions import centred
 from lsap.editing.discovery.samples import Samples
 from lsap.errors import BadValue
-from lsap.formats import Components, Direction
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lsap.checkpoints import Direction
+from lsap.checkpoints.directions import SPREAD
 from lsap.editing.directions import centred, check_samples, conditional, spread
 from lsap.editing.discovery.samples import Samples
 from lsap.errors import BadValue, nearest
-from lsap.formats import Direction
-from lsap.formats.directions import SPREAD
-from lsap.generator import Generator
 from lsap.seeds import derive
+from lsap.stylegan2 import Generator
 
 HELD_OUT = 0.3  # share of the chosen samples on which the plane is tried
 

@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lsap.checkpoints import Direction
 from lsap.errors import BadValue, MissingFile, nearest
-from lsap.formats import Direction
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 
 @dataclass(frozen=True)

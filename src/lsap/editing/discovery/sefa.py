@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lsap.checkpoints import Direction
+from lsap.checkpoints.directions import SPREAD
 from lsap.editing.directions import centred, spread
 from lsap.editing.discovery.ganspace import upright
 from lsap.editing.discovery.samples import Samples
 from lsap.errors import BadValue
-from lsap.formats import Direction
-from lsap.formats.directions import SPREAD
-from lsap.generator import Generator
-from lsap.generator.layers import Modulated
+from lsap.stylegan2 import Generator
+from lsap.stylegan2.layers import Modulated
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lsap.checkpoints import Direction
 from lsap.editing.directions import data_direction
 from lsap.editing.discovery.samples import Samples
-from lsap.formats import Direction
-from lsap.generator import Generator
+from lsap.stylegan2 import Generator
 
 
 @dataclass(frozen=True)

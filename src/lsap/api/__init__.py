@@ -1,0 +1,1 @@
+"""lsap from Python: `lsap.load`, `Inverter`, images in memory and inversions in files."""

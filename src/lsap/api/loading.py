@@ -1,0 +1,121 @@
+"""`lsap.load("demo")`: from a domain's name or an encoder's file to an `Inverter`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from lsap.api.inverter import Inverter, configured
+from lsap.checkpoints import read_card, read_encoder
+from lsap.config.compose import config_dir
+from lsap.embedding import RowEncoder
+from lsap.errors import BadValue, MissingFile, nearest
+from lsap.pipelines.build import InversionParts, own_run
+from lsap.pipelines.devices import device_of
+from lsap.pipelines.evaluation.methods import take_over_run
+
+ENCODER = "lsap_e"  # the embedding where nobody names one: the paper's
+UNTRAINED = ("embedding=lsap_o_wplus", "steps=100")  # where there is no encoder yet: seconds for an image of 64 px
+FILE = "encoder.safetensors"  # of a run
+
+
+def load(
+    source: str | Path = "demo", *settings: str, domain: str | None = None, embedding: str | None = None
+) -> Inverter:
+    """A generator and an embedding, ready to invert, score, edit and refine images.
+
+    `lsap.load("demo")` works at once and needs no files. It takes the encoder that `make demo` or `lsap.train` left
+    below `outputs/` in this folder, if there is one; else it embeds by optimisation with alignment, LSAP_O in W+,
+    100 steps long: some seconds for a portrait, and nothing has to be trained. `Inverter.embedding` says what it took.
+
+    Args:
+        source: a domain by its name (demo, face, car, church, wild); or an encoder: the folder of a training, its
+            `encoder.safetensors`, or a published checkpoint of pSp, e4e, ReStyle-e4e, HFGI or LSAP. The decoder in a
+            published checkpoint is the generator, unless `generator.checkpoint=` names another.
+        settings: as typed on the command line of `python -m lsap.invert`: "lambda_nscd=0", "weights=…".
+        domain: what an encoder's images show, where its file does not say so: published ones don't.
+        embedding: how images become codes, a name of `conf/embedding`; None: as told above, or what the file holds.
+
+    Raises:
+        MissingFile: no such file; or weights that are not there, all of them listed with their source.
+        BadValue: a file that holds no encoder, an unknown name or setting.
+
+    Example:
+        >>> import lsap
+        >>> lsap.load("demo", embedding="lsap_o_wplus")
+        Inverter(domain=demo, embedding=lsap_o_wplus, generator of 64 px)
+    """
+    path = Path(source).expanduser()
+    if str(source) in domains():
+        if domain not in (None, source):
+            raise BadValue(f"load({str(source)!r}, domain={domain!r}): two domains; give one of both")
+        return Inverter(_of_domain(str(source), settings, embedding))
+    if path.is_dir():
+        path /= FILE
+    if not path.is_file():
+        told = nearest(str(source), domains())
+        raise MissingFile(f"load({str(source)!r}): there is no such file, and no such domain; {told}")
+    return Inverter(_of_encoder(path, settings, domain, embedding))
+
+
+def domains() -> list[str]:
+    """The domains that `load` knows by name."""
+    return sorted(path.stem for path in (config_dir() / "domain").glob("*.yaml"))
+
+
+def _of_domain(domain: str, settings: Sequence[str], embedding: str | None) -> DictConfig:
+    chosen = [f"domain={domain}"]
+    encoder = [*chosen, f"embedding={embedding or ENCODER}", *settings]
+    if embedding is not None or "checkpoint" in _keys(settings) or configured(chosen).domain.needs:
+        return configured(encoder)
+    try:
+        config = configured(encoder)
+        own_run(InversionParts(config, device_of("cpu")))
+    except (MissingFile, BadValue):  # nothing trained, or settings that are none of an encoder
+        return configured([*chosen, *UNTRAINED, *settings])
+    return config
+
+
+def _of_encoder(path: Path, settings: Sequence[str], domain: str | None, embedding: str | None) -> DictConfig:
+    card = read_card(path)
+    domain = domain or card.get("domain")
+    if domain is None:
+        raise BadValue(
+            f"{path} does not say what its images show; give domain=, as in lsap.load({path.name!r}, domain='face')"
+        )
+    embedding, generator = embedding or card.get("embedding"), None
+    if "embedding" not in card:
+        kind = None if embedding is None else _kind(configured([f"domain={domain}", f"embedding={embedding}"]))
+        found = read_encoder(path, kind=kind)
+        embedding = embedding or found.kind
+        generator = None if found.generator_state is None else str(path)
+    chosen = [f"domain={domain}", f"embedding={embedding}"]
+    config = configured([*chosen, *settings])
+    run = path.with_name("config.yaml")
+    if "embedding" in card and run.is_file():
+        kept, typed = OmegaConf.load(run), config
+        assert isinstance(kept, DictConfig)
+        config = configured(chosen)
+        take_over_run(config, kept)
+        for key in _keys(settings):
+            OmegaConf.update(config, key, OmegaConf.select(typed, key), force_add=True)
+    elif generator is not None and "generator.checkpoint" not in _keys(settings):
+        config.generator.checkpoint = generator
+    config.checkpoint = str(path)
+    return config
+
+
+def _kind(config: DictConfig) -> str:
+    """What the files of an embedding's encoder are called."""
+    if "encoder" not in config:
+        raise BadValue(f"embedding={config.embedding.name} has no encoder; it embeds every image by itself")
+    encoder: type[RowEncoder] = get_class(config.encoder._target_)
+    return encoder.kind
+
+
+def _keys(settings: Sequence[str]) -> list[str]:
+    """What settings set, as dotted keys."""
+    return [setting.split("=")[0].lstrip("+~") for setting in settings]

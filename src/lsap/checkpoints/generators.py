@@ -1,0 +1,176 @@
+"""Generators on disk: ours as safetensors, rosinality's and NVIDIA's layouts, and the decoders of whole checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lsap.checkpoints import nvidia, rosinality, tensorflow
+from lsap.checkpoints.encoders import mean_latent, split
+from lsap.checkpoints.nvidia import Network
+from lsap.checkpoints.pickles import Record
+from lsap.checkpoints.states import read_card, read_state, save_torch, write_state
+from lsap.errors import BadValue
+from lsap.stylegan2 import Generator, freeze
+
+KIND = "lsap generator"
+AVERAGE_SAMPLES = 10_000
+PUBLISHED_LR = 0.01  # learning-rate multiplier of the mapping network in the published code
+
+
+def load_generator(checkpoint: str | Path, *, size: int | None = None) -> Generator:
+    """The generator of a file, frozen, in float32; size, widths and depth are read off its tensors.
+
+    Args:
+        checkpoint: what `save_generator` wrote; a rosinality file, with `g_ema` (and `latent_avg`) or bare; one of
+            NVIDIA's pickles, PyTorch's or TensorFlow's; or a checkpoint of pSp, e4e, ReStyle, HFGI or the LSAP toolbox,
+            of which the decoder is taken. Where the mean latent is missing it is measured on 10 000 samples of a fixed
+            seed.
+        size: the resolution in pixels that the caller needs; None takes any.
+
+    Raises:
+        MissingFile: there is no such file.
+        BadValue: no generator, an incomplete one, or one of another size.
+    """
+    path = Path(checkpoint)
+    network = _contents(path)
+    generator = _build(path, network)
+    if size is not None and generator.size != size:
+        raise BadValue(
+            f"{path} holds a {generator.size}-px generator ({generator.n_latent} rows); this domain asks for {size}"
+        )
+    latent_avg = network.latent_avg
+    if latent_avg is None:
+        generator.latent_avg.copy_(average_latent(generator))
+    elif latent_avg.shape[-1:] != (generator.style_dim,):
+        raise BadValue(f"{path}: latent_avg has shape {list(latent_avg.shape)}, expected [{generator.style_dim}]")
+    else:
+        rows = latent_avg.reshape(-1, generator.style_dim)  # some files repeat it per row
+        generator.latent_avg.copy_(rows[0] if (rows == rows[0]).all() else rows.mean(0))
+    return freeze(generator)
+
+
+def save_generator(
+    generator: Generator, path: str | Path, *, dtype: torch.dtype = torch.float32, **card: object
+) -> Path:
+    """Write a generator with what is needed to build it again; atomic.
+
+    Args:
+        generator: the network.
+        path: a `.safetensors` file; its folder is made if need be.
+        dtype: type of the stored numbers; half precision halves the file.
+        card: what a reader should know (command, steps, quality), kept as JSON in the file; `read_card` returns it.
+    """
+    state = {name: tensor.to(dtype) for name, tensor in generator.state_dict().items()}
+    settings = {"mapping_lr": generator.mapping_lr, "clamp": generator.clamp}
+    texts = {"kind": KIND, "settings": json.dumps(settings), "card": json.dumps(card, default=str)}
+    return write_state(path, state, texts)
+
+
+@torch.no_grad()
+def average_latent(generator: Generator, samples: int = AVERAGE_SAMPLES, seed: int = 0) -> Tensor:
+    """The mean of w [C] over random z."""
+    rng = torch.Generator().manual_seed(seed)
+    total = sum(generator.sample_w(500, rng).double().sum(0) for _ in range(samples // 500))
+    assert isinstance(total, Tensor)
+    return (total / (samples // 500 * 500)).float()
+
+
+def save_rosinality(generator: Generator, path: str | Path) -> Path:
+    """Write a generator as the published repositories read it: a torch file with `g_ema` and `latent_avg` [C]; atomic.
+
+    They fix the mapping network's learning-rate multiplier at 0.01, so weights of another one are rescaled to it, which
+    rounds. What they have no place for, and the weights as they were, lies beside in `lsap`: they leave it aside, and
+    reading the file here gives the same generator to the bit.
+    """
+    state = {name: tensor.detach().cpu().clone() for name, tensor in rosinality.publish(generator).items()}
+    content: dict[str, Any] = {"g_ema": state, "latent_avg": generator.latent_avg.detach().cpu().clone()}
+    own: dict[str, Any] = {"mapping_lr": generator.mapping_lr, "clamp": generator.clamp, "mapping": {}}
+    if generator.mapping_lr != PUBLISHED_LR:
+        for name in [name for name in state if name.startswith("style.")]:
+            own["mapping"][name] = state[name]
+            state[name] = (state[name].double() * (generator.mapping_lr / PUBLISHED_LR)).float()
+    if own["mapping"] or generator.clamp is not None:
+        content["lsap"] = own
+    return save_torch(path, content)
+
+
+def _contents(path: Path) -> Network:
+    """The file's generator under our names, whatever lineage it is of."""
+    content = read_state(path)
+    card = read_card(path)
+    try:
+        if card.get("kind") == KIND:
+            return _own(content, card)
+        for name in ("G_ema", "Gs"):  # the running means of NVIDIA's networks
+            if isinstance(record := content.get(name), Record):
+                return (tensorflow if record.name == tensorflow.CLASS else nvidia).read_network(record)
+        state = content.get("g_ema", content)
+        if isinstance(state, Mapping) and nvidia.recognises(state):
+            return nvidia.rename(state)
+        if isinstance(state, Mapping) and rosinality.recognises(state):
+            named = {name: tensor for name, tensor in state.items() if name != "latent_avg"}
+            return _with_own(named, content.get("lsap"), content.get("latent_avg"))
+        if decoder := split(content)["decoder"]:
+            return Network(rosinality.rename(decoder), mean_latent(content))
+    except BadValue as error:
+        raise BadValue(f"{path}: {error}") from error
+    found = ", ".join(sorted(map(str, content))[:4])
+    raise BadValue(
+        f"{path} holds no generator that is known here (it has {found}, ...). Accepted: a generator saved by lsap, "
+        "a rosinality file with 'g_ema' or its bare state dict, NVIDIA's .pkl of a StyleGAN2, or a checkpoint of pSp, "
+        "e4e, ReStyle or HFGI with its decoder."
+    )
+
+
+def _with_own(state: dict[str, Tensor], own: object, latent_avg: Tensor | None) -> Network:
+    """A rosinality generator, and what `save_rosinality` put beside it."""
+    if not isinstance(own, Mapping):
+        return Network(rosinality.rename(state), latent_avg)
+    try:
+        state, clamp = state | dict(own["mapping"]), own["clamp"]
+        bound = None if clamp is None else float(clamp)
+        return Network(rosinality.rename(state), latent_avg, float(own["mapping_lr"]), bound)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadValue(f"what lsap wrote beside its generator cannot be read ({error!r}); write it again") from error
+
+
+def _own(content: dict[str, Any], card: Mapping[str, str]) -> Network:
+    latent_avg = content.pop("latent_avg", None)
+    try:
+        settings = json.loads(card["settings"])
+        clamp = settings["clamp"]
+        return Network(content, latent_avg, float(settings["mapping_lr"]), None if clamp is None else float(clamp))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadValue(f"its card does not say how to build it ({error!r}); save it again") from error
+
+
+def _build(path: Path, network: Network) -> Generator:
+    state = network.state
+    try:
+        channels = {4: state["constant"].shape[1]}
+        while (up := f"blocks.up{2 * max(channels)}.weight") in state:
+            channels[2 * max(channels)] = len(state[up])
+        style_dim = state["blocks.conv4.affine.weight"].shape[1]
+    except (KeyError, IndexError) as error:
+        raise BadValue(f"{path} is no complete generator: {error}") from error
+    depth = sum(name.startswith("mapping.layers.") and name.endswith(".weight") for name in state)
+    # initial values are overwritten; the caller's random stream stays as it was
+    with torch.random.fork_rng(devices=[]):
+        generator = Generator(
+            max(channels), style_dim, depth, channels, mapping_lr=network.mapping_lr, clamp=network.clamp
+        )
+    wanted = {name: tensor.shape for name, tensor in generator.state_dict().items() if name != "latent_avg"}
+    wrong = [name for name in {**wanted, **state} if name not in state or state[name].shape != wanted.get(name)]
+    if wrong:
+        raise BadValue(
+            f"{path} is no complete {generator.size}-px generator: {len(wrong)} of its {len(wanted)} tensors are "
+            f"missing, unknown or of another shape ({', '.join(wrong[:3])}, ...)"
+        )
+    generator.load_state_dict(dict(state), strict=False)
+    return generator

@@ -1,0 +1,57 @@
+"""Composing configurations: where our YAML files lie, and what a command line would give; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+
+def config_dir() -> Path:
+    """The folder of our YAML files: `conf/` of a checkout, else the copy that travels inside the wheel."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "conf"
+    return packaged if packaged.is_dir() else here.parents[1] / "conf"
+
+
+def composed(config_name: str, overrides: Iterable[str] = (), searchpath: Sequence[str] = ()) -> DictConfig:
+    """The configuration that a command line would give; also from within a running command.
+
+    Args:
+        config_name: "train", "pretrain", …
+        overrides: key=value, as typed.
+        searchpath: further folders of YAML files, as file://….
+    """
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base=None):
+            found = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
+            return compose(config_name, [*overrides, *found])
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def searchpath() -> list[str]:
+    """Folders of YAML that the user added with --config-dir or hydra.searchpath."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [
+        f"{s.schema}://{s.path}" for s in sources if s.provider in ("command-line", "hydra.searchpath in command-line")
+    ]
+
+
+def plain(value: Any) -> Any:
+    """A setting with its references resolved, as plain containers."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def as_written(node: DictConfig) -> Any:
+    """A group of settings as its YAML says it, references unresolved."""
+    return OmegaConf.to_container(node, resolve=False)

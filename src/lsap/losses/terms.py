@@ -1,0 +1,199 @@
+"""What an embedding is asked for: one small class per term of Eq. 16 and of its rivals, and their weighted composition.
+
+A term maps a `Fit` to one value per image; the objective takes weighted means. Terms can be had alone, as scores.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lsap import pretrained as features
+from lsap.alignment import Anchor, nscd
+from lsap.errors import BadValue
+
+
+@dataclass(frozen=True)
+class Fit:
+    """N images and what an embedding made of them; what every term reads.
+
+    images: [N, 3, H, W] in [-1, 1], the targets.
+    output: [N, 3, H, W], the generator's images as losses see them; not clamped.
+    w_plus: [N, L, C], the codes.
+    styles: raw styles [N, C_l] of the style space's layers, in its order; None where no alignment is asked for.
+    stage: rows 0..stage of the codes are trained so far.
+    """
+
+    images: Tensor
+    output: Tensor
+    w_plus: Tensor
+    styles: Sequence[Tensor] | None
+    stage: int
+
+
+class Term(nn.Module, abc.ABC):
+    """One demand on a fit."""
+
+    @abc.abstractmethod
+    def forward(self, fit: Fit) -> Tensor:
+        """Values [N], one per image; lower is better."""
+
+
+class L2(Term):
+    """Mean squared difference of pixels, in units of the range [-1, 1]: four times the value in [0, 1]."""
+
+    def forward(self, fit: Fit) -> Tensor:
+        return (fit.output.float() - fit.images.float()).square().mean((1, 2, 3))
+
+
+class Perceptual(Term):
+    """A perceptual distance to the target.
+
+    Args:
+        distance: images, images → [N], see `lsap.pretrained.LPIPS`.
+    """
+
+    def __init__(self, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.distance = distance
+
+    def forward(self, fit: Fit) -> Tensor:
+        return self.distance(fit.output, fit.images)
+
+
+class Similarity(Term):
+    """One minus the cosine between a judge's embeddings of image and target: ArcFace for faces, MoCo elsewhere.
+
+    Args:
+        embedder: the judge, see `lsap.pretrained.Embedder`.
+    """
+
+    def __init__(self, embedder: features.Embedder) -> None:
+        super().__init__()
+        self.distance = features.Similarity(embedder)
+
+    def forward(self, fit: Fit) -> Tensor:
+        value: Tensor = self.distance(fit.output, fit.images)
+        return value
+
+
+class Delta(Term):
+    """How far the rows of W+ lie from the first: the sum over rows 1..stage of ||w_i - w_0||_2, not squared (e4e)."""
+
+    def forward(self, fit: Fit) -> Tensor:
+        differences = fit.w_plus[:, 1 : fit.stage + 1] - fit.w_plus[:, :1]
+        return torch.linalg.vector_norm(differences.float(), dim=2).sum(1)
+
+
+class WNorm(Term):
+    """How far codes lie from the mean latent: the length of w_plus - latent_avg over all rows together (pSp).
+
+    Args:
+        latent_avg: the generator's mean latent, [C] or [L, C].
+    """
+
+    def __init__(self, latent_avg: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("latent_avg", latent_avg.detach().clone(), persistent=False)
+
+    def forward(self, fit: Fit) -> Tensor:
+        offsets = fit.w_plus.float() - self.get_buffer("latent_avg")
+        return torch.linalg.vector_norm(offsets, dim=(1, 2))
+
+
+class Adversarial(Term):
+    """How well a discriminator tells codes from the generator's own w: softplus(-logit), mean over rows 0..stage (e4e).
+
+    Args:
+        discriminator: codes [..., C] → logits [...], above 0 where it takes them for the generator's own. It must not
+            train on this term: its parameters take no gradients (`lsap.embedding.Adversary` sees to that).
+    """
+
+    def __init__(self, discriminator: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, fit: Fit) -> Tensor:
+        return F.softplus(-self.discriminator(fit.w_plus[:, : fit.stage + 1])).mean(1)
+
+
+class StyleSpace(Protocol):
+    """What the alignment term needs to know of a normalised style space: its layers' mean styles, [C_l] each."""
+
+    @property
+    def mean(self) -> Sequence[Tensor]: ...
+
+
+class Alignment(Term):
+    """NSCD of the layers trained so far, the loss of Eq. 15 (`lsap.alignment.nscd`).
+
+    With the defaults the gradient is that of the released code, which minimises minus the sum of the dot products with
+    the raw means: the value here is larger by the number of layers, and so not negative.
+
+    Args:
+        space: the generator's normalised style space; its layer i is steered by row i of W+.
+        reduction: "sum" over layers, so that a weight means what it meant in Table 4, or "mean".
+        anchor: "raw" mean as in the second line of Eq. 12, or scaled to "unit" length.
+    """
+
+    def __init__(
+        self,
+        space: StyleSpace,
+        reduction: Literal["sum", "mean"] = "sum",
+        anchor: Anchor = "raw",
+    ) -> None:
+        super().__init__()
+        self.reduction, self.anchor = reduction, anchor
+        self.layers = len(space.mean)
+        for index, mean in enumerate(space.mean):
+            self.register_buffer(f"mean_{index}", mean.detach().clone(), persistent=False)
+
+    @property
+    def mean(self) -> list[Tensor]:
+        """Mean styles per layer, [C_l] each, on the module's device."""
+        return [self.get_buffer(f"mean_{index}") for index in range(self.layers)]
+
+    def forward(self, fit: Fit) -> Tensor:
+        assert fit.styles is not None, "alignment needs the styles of the fit"
+        trained = fit.stage + 1
+        return nscd(fit.styles[:trained], self.mean[:trained], reduction=self.reduction, anchor=self.anchor)
+
+
+class Objective(nn.Module):
+    """Weighted terms, each averaged over the batch; their sum is what is minimised (Eq. 16).
+
+    Args:
+        terms: name → (weight, term). Terms of weight 0 are dropped and cost nothing.
+
+    Raises:
+        BadValue: a weight is negative or not a finite number, or there is no term with a weight above 0.
+
+    Example:
+        >>> image = torch.zeros(2, 3, 8, 8)
+        >>> fit = Fit(images=image, output=image + 0.5, w_plus=torch.zeros(2, 4, 16), styles=None, stage=3)
+        >>> Objective({"l2": (2.0, L2()), "delta": (0.0, Delta())})(fit)
+        {'l2': tensor(0.5000)}
+    """
+
+    def __init__(self, terms: Mapping[str, tuple[float, Term]]) -> None:
+        super().__init__()
+        for name, (weight, _) in terms.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise BadValue(f"lambda_{name}={weight}: a weight is a number from 0 upwards; 0 leaves the term out")
+        self.weights = {name: float(weight) for name, (weight, _) in terms.items() if weight > 0}
+        if not self.weights:
+            raise BadValue(
+                "all weights (lambda_…) are 0, so there is nothing to minimise; give one of them a number above 0"
+            )
+        self.terms = nn.ModuleDict({name: terms[name][1] for name in self.weights})
+
+    def forward(self, fit: Fit) -> dict[str, Tensor]:
+        """Weighted batch means by name, scalars; the caller adds them up."""
+        return {name: weight * self.terms[name](fit).mean() for name, weight in self.weights.items()}

@@ -1,0 +1,1 @@
+"""Speed ratios of implementations, interleaved within one run."""

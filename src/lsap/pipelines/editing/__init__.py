@@ -1,0 +1,1 @@
+"""Editing stored inversions, and finding directions."""

@@ -1,0 +1,1 @@
+"""Comparing methods: stored runs and folders of pictures, measured under one protocol."""

@@ -1,0 +1,148 @@
+"""`python -m lsap.evaluate runs=[…]`: one table of several methods, from saved files, under a named protocol.
+
+Numbers of single images are kept chunk by chunk, so an evaluation that was stopped goes on where it was, and one with a
+further method measures that method only.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from lsap.config.checks import check_seed, positive
+from lsap.evaluation.cache import Rows
+from lsap.evaluation.ranks import Correlation
+from lsap.evaluation.tables import Standings, written
+from lsap.pipelines.editing.setup import label
+from lsap.pipelines.evaluation.evaluator import Contest
+from lsap.pipelines.evaluation.methods import Entrant, completed
+from lsap.reports.evaluation_report import Shown, evaluation_report
+from lsap.runs import manifest, write_json, write_text
+
+EXTREME = 4  # best and worst images that the page shows
+
+
+def evaluate(config: DictConfig) -> Path:
+    """Measure runs, or pick up what an earlier start of the same left.
+
+    Returns:
+        The folder of the results: `table.csv`, `table.md`, `results.json`, `images.csv`, `report.html`.
+
+    Raises:
+        BadValue, MissingFile: runs that cannot be compared, or settings that cannot work.
+        StoppedRun: the disk is full; what was measured stays.
+    """
+    for name in ("matched_on", "lec_batch", "chunk", "workers", "shown"):
+        positive(name, config[name])
+    check_seed(config.seed)
+    contest = Contest.of(completed(config))
+    rows = {one.name: contest.measured(one) for one in contest.entrants}
+    standings = contest.standings(rows)
+    correlations = contest.correlations(rows) if config.correlations else []
+    path = contest.path
+    first = list(contest.names[: config.shown])
+    images = (first, contest.read(first))
+    shown = {one.name: _shown(contest, one, first, rows[one.name]) for one in contest.entrants}
+    write_results(contest, rows, standings, correlations, images, shown)
+    if config.logger.name == "wandb":
+        from lsap.pipelines.wandb_logging import log_evaluation
+
+        log_evaluation(contest, rows, standings, images, shown)
+    print(standings.markdown())
+    if contest.not_measured:
+        print(f"not measured: {'; '.join(contest.not_measured)}")
+    print(f"{path}/report.html")
+    return path
+
+
+# ---- results
+
+
+def write_results(
+    contest: Contest,
+    rows: Mapping[str, Rows],
+    standings: Standings,
+    correlations: Sequence[Correlation],
+    images: tuple[Sequence[str], Tensor],
+    shown: Mapping[str, Shown],
+) -> None:
+    """Write the table in three forms, the rows of all images, the correlations, and the page."""
+    path, notes = contest.path, contest.not_measured
+    keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
+    lines = [{"method": method, "name": name} | found[name] for method, found in rows.items() for name in contest.names]
+    write_text(path / "images.csv", written(["method", "name", *keys], lines))
+    write_text(path / "table.csv", standings.csv())
+    write_text(path / "table.md", standings.markdown())
+    if correlations:
+        columns = list(correlations[0].plain())
+        write_text(path / "correlations.csv", written(columns, [one.plain() for one in correlations]))
+    facts = described(contest, rows)
+    about = {"table": standings.json(), "correlations": [one.plain() for one in correlations], "not_measured": notes}
+    write_json(path / "results.json", facts | about | {"made": manifest(contest.parts.device)})
+    write_text(path / "config.yaml", OmegaConf.to_yaml(contest.config, resolve=False))
+    called = ({} if contest.places is None else contest.places.labels) | {
+        "excess": "the leakage that is the edits’ fault, mean of all edits",
+        "leakage": "leakage, mean of all edits",
+    }
+    for edit in contest.edits:
+        called |= {
+            f"excess/{edit}": f"the leakage of {edit} that is the edit’s fault",
+            f"leakage/{edit}": f"leakage of {edit}",
+        }
+    evaluation_report(
+        path / "report.html", standings, contest.edits, images, shown, correlations, _flat(facts), notes, called
+    )
+
+
+def described(contest: Contest, rows: Mapping[str, Rows]) -> dict[str, Any]:
+    """How the numbers were made, for files of results."""
+    skipped = {
+        method: sum(row.get("identity") is None for row in found.values()) if "identity" in contest.judges else None
+        for method, found in rows.items()
+    }
+    edits = {}
+    if contest.trials is not None:
+        for one in contest.trials.edits:
+            unit = f"{label(one.way.steps[0])}, {one.way.name}"
+            edits[one.direction.name] = f"{unit}; {one.direction.unit}; {one.direction.origin}"
+    return {
+        "protocol": contest.protocol.name,
+        "settings": contest.protocol.described,
+        "images": contest.chosen.label,
+        "images compared": len(contest.names),
+        "judges": dict(contest.labels),
+        "identity_skipped": skipped,
+        "faces": "nobody looked for them" if contest.faces is None else contest.faces.label,
+        "runs": {
+            one.name: {"folder": str(one.path), "mark": one.mark[:12], "lost": len(one.lost)}
+            for one in contest.entrants
+        },
+        "edits": edits,
+        "reader": None if contest.trials is None else contest.trials.settings["reader"],
+        "domain": contest.config.domain.name,
+        "generator": contest.parts.fingerprint[:12] if contest.places is not None else None,
+        "seed": contest.config.seed,
+        "command": shlex.join(["python", "-m", "lsap.evaluate", *sys.argv[1:]]),
+    }
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts for the page, those that are nothing left out."""
+    return {key.replace("_", " "): value for key, value in facts.items() if value not in (None, {}, [])}
+
+
+def _shown(contest: Contest, one: Entrant, first: Sequence[str], rows: Rows) -> Shown:
+    """The pictures of a method on the page."""
+    pairs = contest.pairs(one)
+    edits = {} if contest.trials is None else contest.trials.drawn(one, first, rows)
+    order = sorted((name for name in contest.names if rows[name].get("mse") is not None), key=lambda n: rows[n]["mse"])
+    some = min(EXTREME, len(order) // 2)
+    best, worst = order[:some], order[::-1][:some]
+    parts = [(part, *pairs.chunk(part)) if part else None for part in (best, worst)]
+    return Shown(pairs.chunk(first)[1], edits, *parts)

@@ -1,0 +1,391 @@
+"""What takes part in an evaluation: stored runs and folders of any tool's pictures, paired with images by name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import Tensor
+
+from lsap.checkpoints import file_digest, read_codes
+from lsap.config.compose import as_written, composed, plain, searchpath
+from lsap.data.folder import listing
+from lsap.data.storage import are_images
+from lsap.errors import BadValue, MissingFile, nearest
+from lsap.inversion import FixedNoise, Inversion
+from lsap.pipelines.build import InversionParts
+from lsap.pipelines.editing.setup import OF_ITS_IMAGES, OF_THE_RUN, no_run, runs_in, take_over
+from lsap.pipelines.images import Chosen
+from lsap.reports.inversion_reports import title
+from lsap.runs import Batch, Plan, Store, read_json
+from lsap.runs.content import changed_images, files_digest, image_digests
+from lsap.runs.store import stem
+from lsap.stylegan2 import Generator
+
+CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
+SUFFIXES_OF_CODES = (".safetensors", ".npy", ".npz", ".pt")
+AGAIN = "and give the command that made the run again"
+TOLD = 3  # images that a message names
+
+
+class Bare:
+    """Codes without a store, as another tool leaves them, drawn by the generator as it is.
+
+    Args:
+        names, codes: of the images, [N, L, C].
+        fingerprint: of the generator.
+    """
+
+    def __init__(self, names: Sequence[str], codes: Tensor, fingerprint: str) -> None:
+        self.codes, self.fingerprint = dict(zip(names, codes, strict=True)), fingerprint
+        self.batches = Plan(tuple(names), 32, {}).batches
+
+    def load(self, batch: Batch, generator: Generator) -> Inversion:
+        """The inversion of a batch."""
+        codes = torch.stack([self.codes[name] for name in batch.names])
+        return Inversion(batch.names, codes, self.fingerprint, FixedNoise(generator), history=("codes of a file",))
+
+    def inversions(self, generator: Generator) -> Iterator[Inversion]:
+        """All of them, batch by batch."""
+        for batch in self.batches:
+            yield self.load(batch, generator)
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One method: its pictures, and what else is known of its inversions.
+
+    Attributes:
+        name: in tables.
+        path: its folder.
+        pictures: image name → file.
+        source: the inversions themselves; None where there are only pictures.
+        codes: image name → [L, C].
+        summary: what its own `summary.json` says; empty for folders of other tools.
+        lost: image name → why it has no picture.
+        mark: changes when any of this does.
+    """
+
+    name: str
+    path: Path
+    pictures: Mapping[str, Path]
+    source: Store | Bare | None = None
+    codes: Mapping[str, Tensor] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
+    mark: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Working time per image of its last stage, batched as it ran, by its `times.json`."""
+        file = self.path / "times.json"
+        found = read_json(file, f"delete it and summary.json, {AGAIN}", dict) if file.is_file() else {}
+        value = found.get("seconds_per_image")
+        return None if value is None else float(value)
+
+
+# ---- configuration
+
+
+def completed(config: DictConfig) -> DictConfig:
+    """The configuration with its domain, generator, images and protocol, from the first stored run where not typed.
+
+    Of a run's own `config.yaml` only values are taken over, never a class that it names.
+
+    Raises:
+        BadValue, MissingFile: no runs, folders that are not there, or a domain that nobody knows.
+    """
+    paths = [path for _, path in named_runs(config)]
+    stores = [Store.read(path) for path in paths if (path / "plan.json").is_file()]
+    first = stores[0] if stores else None
+    kept = _kept(first)
+    typed = config.domain.name if "domain" in config else None
+    name = typed or (first.plan.settings.get("domain") if first is not None else None)
+    if name is None:
+        raise BadValue("none of these runs says which domain it is of; give domain=, as in domain=face")
+    for store in stores:
+        if store.plan.settings.get("domain") != name:
+            raise BadValue(f"{store.path} holds inversions of domain={store.plan.settings.get('domain')}, not {name}")
+    where = searchpath()
+    if typed is None or "protocol" not in config:
+        usual = composed("evaluate", [f"domain={name}"], where).domain
+        chosen = config.protocol.name if "protocol" in config else usual.get("protocol", "psp256")
+        whole = composed("evaluate", [f"domain={name}", f"protocol={chosen}"], where)
+        for key, value in as_written(config).items():
+            whole[key] = value
+        if typed is None:
+            for part in OF_THE_RUN:
+                if part in kept:
+                    take_over(whole, part, plain(kept[part]))
+    else:
+        whole = config.copy()
+    for key in OF_ITS_IMAGES:
+        if config[key] is None and kept.get(key) is not None:
+            whole[key] = kept[key]
+    return whole
+
+
+def _kept(store: Store | None) -> DictConfig:
+    """The values of a stored run's `config.yaml`."""
+    file = None if store is None else store.path / "config.yaml"
+    found = OmegaConf.load(file) if file is not None and file.is_file() else OmegaConf.create()
+    assert isinstance(found, DictConfig)
+    return found
+
+
+def embedding_config(store: Store) -> DictConfig:
+    """The configuration that a stored run embedded with, its classes those of our own YAML, `checkpoint` its encoder.
+
+    Class names of `encoders`, which settings may hold, are taken over where they are ours.
+
+    Raises:
+        BadValue: there is no YAML of its embedding, or another encoder lies where its own was.
+        MissingFile: its encoder's file is gone.
+    """
+    kept, settings = _kept(store), store.plan.settings
+    groups = [f"domain={settings['domain']}", f"embedding={settings['embedding']}"]
+    try:
+        whole = composed("invert", groups, searchpath())
+    except MissingConfigException as error:
+        raise BadValue(
+            f"there is no embedding={settings['embedding']} here; add its folder with --config-dir"
+        ) from error
+    take_over_run(whole, kept)
+    if (mark := settings.get("encoder")) is not None:
+        whole.checkpoint = str(_encoder_file(kept, settings, str(mark)))
+    return whole
+
+
+def take_over_run(whole: DictConfig, kept: DictConfig) -> None:
+    """Give a configuration the values of a run's own `config.yaml`, but how its embedding was refined and ran."""
+    for key in kept:
+        if str(key) not in ("encoders", "refinement", "trainer", "logger", "hydra"):
+            take_over(whole, str(key), plain(kept[key]))
+    for rule, name in (kept.get("encoders") or {}).items():
+        if isinstance(name, str) and name.startswith("lsap.embedding."):
+            OmegaConf.update(whole, f"encoders.{rule}", name, force_add=True)
+
+
+def _encoder_file(kept: DictConfig, settings: Mapping[str, Any], mark: str) -> Path:
+    """The file of the encoder that a run embedded with."""
+    own = (
+        Path(str(kept.get("outputs"))) / str(settings["domain"]) / str(settings["embedding"]) / str(settings.get("run"))
+    )
+    file = own / "encoder.safetensors" if kept.get("checkpoint") is None else Path(str(kept.checkpoint)).expanduser()
+    if not file.is_file():
+        raise MissingFile(f"{file}, the encoder of this run, is not there any more")
+    if file_digest(file)[: len(mark)] != mark:
+        raise BadValue(f"{file} is not the encoder of this run any more")
+    return file
+
+
+def named_runs(config: DictConfig) -> list[tuple[str | None, Path]]:
+    """(name or None, folder) of every run that `runs` names.
+
+    Raises:
+        BadValue: none is named, or one twice.
+        MissingFile: a folder is not there.
+    """
+    runs = config.runs
+    if isinstance(runs, DictConfig):
+        found: list[tuple[str | None, Path]] = [(str(name), Path(str(path))) for name, path in runs.items()]
+    else:
+        found = [(None, Path(str(path))) for path in (runs if isinstance(runs, ListConfig) else [runs] if runs else [])]
+    if not found:
+        raise BadValue("runs is not set: name folders, as in runs=[outputs/face/inversions/e4e/default,other/pictures]")
+    found = [(name, path.expanduser()) for name, path in found]
+    places = [path.resolve() for _, path in found]
+    for (_, path), place in zip(found, places, strict=True):
+        if places.count(place) > 1:
+            raise BadValue(f"runs names {path} twice")
+        if not path.is_dir():
+            raise MissingFile(f"runs: {path} {no_run(path, config.outputs)}; or name a folder of pictures")
+        if not (path / "plan.json").is_file() and runs_in(path):
+            raise BadValue(f"runs: {path} {no_run(path, config.outputs)}")
+    return found
+
+
+# ---- runs
+
+
+def entrants(config: DictConfig, parts: InversionParts, chosen: Chosen) -> tuple[list[Entrant], list[str]]:
+    """All methods and the names of the images that they are compared on, in the order of the images.
+
+    Raises:
+        BadValue: runs of different images, or of another generator, or a run that is not finished.
+    """
+    pairs = named_runs(config)
+    found = [
+        _stored(path, parts) if (path / "plan.json").is_file() else _folder(path, parts, chosen) for _, path in pairs
+    ]
+    titles = [name or one.name for (name, _), one in zip(pairs, found, strict=True)]
+    called = [t if titles.count(t) == 1 else f"{t} ({one.path.name})" for t, one in zip(titles, found, strict=True)]
+    if len(set(called)) < len(called):
+        raise BadValue(f"runs are called alike: {', '.join(called)}; give them names, as in runs={{a: …, b: …}}")
+    found = [replace(one, name=name) for one, name in zip(found, called, strict=True)]
+    names = shared(found, common=bool(config.common))
+    unknown = sorted(names - set(chosen.places))
+    if unknown:
+        raise BadValue(
+            f"{len(unknown)} images of the runs are not among the images of {chosen.label} ({_listed(unknown)}); name "
+            "those that were inverted with images=, or the split with split="
+        )
+    ordered = [name for name in chosen.source.names if name in names]
+    refuse_other_images([one.source for one in found if isinstance(one.source, Store)], chosen, ordered)
+    return found, ordered
+
+
+def refuse_other_images(stores: Sequence[Store], chosen: Chosen, names: Sequence[str]) -> None:
+    """Refuse runs that were made of other images than the given ones, where names are equal but contents are not.
+
+    Raises:
+        BadValue: the size or the digest of an image differs from what a run recorded.
+    """
+    digests = image_digests(chosen.source, names)
+    for store in stores if digests is not None else ():
+        if changed := changed_images(store.plan.digests, digests or {}):
+            raise BadValue(
+                f"{store.path} was made of other images than those of {chosen.label}, although their names are equal: "
+                f"{len(changed)} of {len(names)} differ ({_listed(changed)}); name the images that were inverted with "
+                "images=, or invert these anew"
+            )
+        if not store.plan.digests:
+            print(f"{store.path} recorded only the names of its images: not compared by content", file=sys.stderr)
+
+
+def shared(found: Sequence[Entrant], common: bool) -> set[str]:
+    """The images that all methods have.
+
+    Raises:
+        BadValue: they differ, unless `common` asks for those that all have; or there is none.
+    """
+    names = set(found[0].pictures).intersection(*(one.pictures for one in found[1:]))
+    for one in found[1:] if not common else ():
+        first = found[0]
+        parts = []
+        for a, b in ((first, one), (one, first)):
+            if lacking := sorted(set(a.pictures) - set(b.pictures)):
+                why = next((f"; {name}: {b.lost[name]}" for name in lacking if name in b.lost), "")
+                parts.append(f"{b.name} lacks {len(lacking)} that {a.name} has ({_listed(lacking)}{why})")
+        if parts:
+            raise BadValue(
+                f"runs of different images cannot stand in one table: {' and '.join(parts)}. common=true compares on "
+                f"the {len(names)} that all have"
+            )
+    if not names:
+        raise BadValue(f"{' and '.join(one.name for one in found)} have no image in common")
+    return names
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:TOLD]) + (", …" if len(names) > TOLD else "")
+
+
+def _stored(path: Path, parts: InversionParts) -> Entrant:
+    """A run that `lsap.invert` wrote."""
+    store = Store.read(path)
+    if left := store.unfinished():
+        raise BadValue(f"{path}: {len(left)} of its batches are not done; give the command that makes it again")
+    file = path / "summary.json"
+    summary = read_json(file, f"delete it, {AGAIN}", dict) if file.is_file() else {}
+    settings = store.plan.settings
+    called = title(summary) if summary else str(settings.get("embedding", path.name))
+    store.check_generator(parts.fingerprint)
+    names, codes = store.codes()
+    rows = {row["name"]: row for row in store.rows()}
+    lost = {name: str(row.get("skipped") or row.get("failed")) for name, row in rows.items() if name not in set(names)}
+    pictures = {name: store.picture(name) for name in names}
+    by_name = dict(zip(names, codes.float(), strict=True))
+    return Entrant(called, path, pictures, store, by_name, summary, lost, store.plan.hash)
+
+
+def _folder(path: Path, parts: InversionParts, chosen: Chosen) -> Entrant:
+    """A folder of pictures that any tool made, and its codes where it has a file of them."""
+    own = path / "images"
+    root = own if own.is_dir() and not are_images([file.name for file in path.iterdir()]) else path
+    files = are_images(listing(root))
+    if not files:
+        raise BadValue(f"runs: {path} holds no pictures; name a folder that lsap.invert wrote, or one of pictures")
+    pairs = paired(files, chosen.names)
+    if not pairs:
+        raise BadValue(
+            f"runs: no picture of {path} is called as an image of {chosen.label}; {files[0]}: "
+            f"{nearest(stem(files[0]), [stem(name) for name in chosen.names[:20]])}"
+        )
+    if len(pairs) < len(files):
+        print(f"{path}: {len(files) - len(pairs)} pictures belong to no image; left out", file=sys.stderr)
+    codes = _codes(path, parts, files, pairs, parts.config.codes_order)
+    source = Bare(list(codes), torch.stack(list(codes.values())), parts.fingerprint) if codes else None
+    pictures = {name: root / file for name, file in pairs.items()}
+    lost = {name: "there is no picture of it" for name in chosen.names if name not in pairs}
+    marks = [files_digest(list(pictures.values()))] + [f"{c.double().sum():.9g}" for c in codes.values()]
+    return Entrant(
+        path.name, path, pictures, source, codes, {}, lost, hashlib.sha256("/".join(marks).encode()).hexdigest()
+    )
+
+
+def _codes(
+    path: Path, parts: InversionParts, files: Sequence[str], pairs: Mapping[str, str], order: str | None
+) -> dict[str, Tensor]:
+    """Codes [L, C] by image name, from a file beside a tool's pictures; without names, in the order of the pictures."""
+    there = [path / f"{name}{suffix}" for name in CODES for suffix in SUFFIXES_OF_CODES]
+    file = next((one for one in there if one.is_file()), None)
+    if file is None:
+        return {}
+    generator = parts.generator
+    found = read_codes(file, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=parts.fingerprint)
+    codes = found.codes if found.codes.ndim == 3 else found.codes[:, None].expand(-1, generator.n_latent, -1)
+    if found.names is None and len(codes) != len(files):
+        raise BadValue(f"{file} holds {len(codes)} codes without names beside {len(files)} pictures; whose?")
+    names = found.names if found.names is not None else in_order(files, order, file)
+    places = {stem(name): place for place, name in enumerate(names)}
+    return {name: codes[places[stem(file)]] for name, file in pairs.items() if stem(file) in places}
+
+
+def in_order(files: Sequence[str], order: str | None, codes: Path) -> list[str]:
+    """The files in the order that codes without names are in.
+
+    Args:
+        files: names of pictures.
+        order: "text" (1, 10, 2), "natural" (1, 2, 10), or None.
+        codes: the file of codes, for the message.
+
+    Raises:
+        BadValue: `order` is None and both orders differ, or another word.
+    """
+    orders = {"text": sorted(files), "natural": sorted(files, key=_natural)}
+    if order is not None and order not in orders:
+        raise BadValue(f"codes_order={order}: {nearest(order, orders)}")
+    if order is None and orders["text"] != orders["natural"]:
+        first = next(n for n, pair in enumerate(zip(*orders.values(), strict=True)) if pair[0] != pair[1])
+        raise BadValue(
+            f"{codes} holds codes without names, and the order of the pictures is not clear: code {first + 1} belongs "
+            f"to {orders['text'][first]} in text order and to {orders['natural'][first]} in natural order; give "
+            "codes_order=text or codes_order=natural"
+        )
+    return orders[order or "text"]
+
+
+def _natural(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def paired(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Image name → file of its picture: by path without suffix, else by file name alone where that tells all apart."""
+    keys: tuple[Callable[[str], str], ...] = (stem, lambda name: stem(name).rpartition("/")[2])
+    for key in keys:
+        by_key = {key(file): file for file in files}
+        wanted = [key(name) for name in names]
+        if len(by_key) < len(files) or len(set(wanted)) < len(wanted):
+            continue
+        if pairs := {name: by_key[word] for name, word in zip(names, wanted, strict=True) if word in by_key}:
+            return pairs
+    return {}

@@ -1,0 +1,273 @@
+"""What every training of a run folder shares: Lightning's Trainer, from the start or from the last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lsap.config.checks import is_number, positive
+from lsap.config.compose import plain
+from lsap.data import ImageDataModule
+from lsap.embedding.activation_checkpointing import recompute
+from lsap.errors import BadValue, StoppedRun, nearest
+from lsap.pipelines.devices import device_of, global_rank, process_count
+from lsap.runs import AtomicCheckpoints, LastCheckpoint, MetricsFile, ReadableProgress, RunFolder, quiet_lightning
+from lsap.runs.folder import State
+
+log = logging.getLogger(__name__)
+
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu")
+PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
+FULL = ("not enough memory", "out of memory", "can't allocate memory")  # what PyTorch says, by device
+SHORT_PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # as Lightning reads them
+
+
+def check_trainer(settings: DictConfig) -> None:
+    """Refuse what cannot be done of the group `trainer`, before anything is counted by it, loaded or written.
+
+    Raises:
+        BadValue: a setting that cannot work here, by its key.
+    """
+    if settings.accelerator not in ACCELERATORS:
+        raise BadValue(
+            f"trainer.accelerator={settings.accelerator}: {nearest(str(settings.accelerator), ACCELERATORS)}"
+        )
+    device = device_of(settings.accelerator).type
+    if settings.accelerator in ("cuda", "gpu") and device != "cuda":
+        raise BadValue(
+            f"trainer.accelerator={settings.accelerator}: PyTorch finds no GPU of CUDA here; take "
+            "trainer.accelerator=auto or cpu"
+        )
+    _check_devices(plain(settings.devices), torch.cuda.device_count() if device == "cuda" else None)
+    for name in ("num_nodes", "accumulate_grad_batches"):
+        positive(f"trainer.{name}", settings[name])
+    if str(settings.precision) not in {*PRECISIONS, *SHORT_PRECISIONS}:
+        raise BadValue(f"trainer.precision={settings.precision}: {nearest(str(settings.precision), PRECISIONS)}")
+    clip = settings.gradient_clip_val
+    if clip is not None and not (is_number(clip) and clip > 0):
+        raise BadValue(f"trainer.gradient_clip_val={clip}: a length above 0, or null to clip nothing")
+    for name in ("val_check_interval", "save_every"):
+        share = settings[name]
+        if not (is_number(share) and 0 < share <= 1):
+            raise BadValue(f"trainer.{name}={share}: a share of max_steps, above 0 and at most 1")
+    for name in ("recompute", "channels_last"):
+        if not isinstance(settings[name], bool):
+            raise BadValue(f"trainer.{name}={settings[name]}: true or false")
+
+
+def _check_devices(devices: object, gpus: int | None) -> None:
+    """Refuse devices that are no count, no list of GPUs, or not here; `gpus` of them are, None: it is the processor."""
+    accepted = "auto, a number of processes from 1 upwards" + (
+        "" if gpus is None else ", or a list of GPUs as in [0,1]"
+    )
+    refused = BadValue(f"trainer.devices={devices}: {accepted}")
+    if isinstance(devices, str) and devices.isdigit():
+        devices = int(devices)
+    elif isinstance(devices, str) and devices not in ("auto", "-1"):
+        parts = [part.strip() for part in devices.removesuffix(",").split(",")]  # "1," is a list of one
+        if not all(part.isdigit() for part in parts):
+            raise refused
+        devices = [int(part) for part in parts]
+    if devices in ("auto", "-1") or (devices == -1 and not isinstance(devices, bool)):
+        return
+    if isinstance(devices, list):
+        whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in devices)
+        if gpus is None or not devices or not whole or len(set(devices)) < len(devices):
+            raise refused
+        missing = max(devices) >= gpus
+    elif isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
+        raise refused
+    else:
+        missing = gpus is not None and devices > gpus
+    if missing:
+        raise BadValue(
+            f"trainer.devices={devices}: there {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'} here (from 0 on)"
+        )
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a training is called, how long it is, and what the best checkpoint is chosen by.
+
+    title: what its progress is headed by.
+    max_steps: of the optimiser.
+    batch_size: images per step, over all processes.
+    watched: a logged quantity of the held-out images; the lowest is best.
+    batch_setting: the setting that batch_size comes from.
+    """
+
+    title: str
+    max_steps: int
+    batch_size: int
+    watched: str
+    batch_setting: str = "batch_size"
+
+
+def fit(
+    config: DictConfig,
+    folder: RunFolder,
+    state: State,
+    module: LightningModule,
+    data: ImageDataModule,
+    course: Course,
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Trainer, ReadableProgress]:
+    """Run Lightning's Trainer from the start or from the last checkpoint.
+
+    Args:
+        config: its groups `trainer` and `logger` say how.
+        folder: of the run, claimed; checkpoints and curves go into it.
+        state: what `RunFolder.claim` said.
+        module: counts its batches in `batches_seen`, which its checkpoint keeps.
+        data: training images, and held-out ones if the best checkpoint is to be kept.
+        course: title, length, what is watched.
+        callbacks: further ones.
+
+    Raises:
+        StoppedRun: a loss was not finite, or the disk or the memory is full; what was saved stays.
+    """
+    settings = config.trainer
+    checkpoints = folder.path / "checkpoints"
+    last = checkpoints / "last.ckpt"
+    resumed = str(last) if state == "continue" and last.is_file() else None
+    first_step = folder.record.step if resumed else 0
+    progress = ReadableProgress(course.batch_size, course.title)
+    validate_every = max(1, min(round(settings.val_check_interval * course.max_steps), 2500))
+    save_every = max(1, min(round(settings.save_every * course.max_steps), 1000))
+    curves = MetricsFile(folder.path / "metrics.csv", first_step)
+    followed: list[Callback] = [progress, Recorder(folder), *callbacks]
+    if data.val_indices:  # before `last`, which keeps what `best` knows
+        best = ModelCheckpoint(
+            checkpoints, "best", course.watched, save_top_k=1, save_weights_only=True, enable_version_counter=False
+        )
+        followed.append(best)
+    log_every = max(1, min(10, course.max_steps // 50))
+    followed.append(LastCheckpoint(last, save_every, validate_every if data.val_indices else None, curves, log_every))
+    accumulate = settings.accumulate_grad_batches
+    take_form(module, settings)
+    several, device = process_count(settings) > 1, device_of(settings.accelerator).type
+    if several and device != "cuda" and global_rank() == 0 and learns_statistics(module):
+        log.warning(
+            "batch norms see each process's own share of a batch (only on GPUs have they one statistic for all): the "
+            "outcome is not that of one process"
+        )
+    with quiet_lightning():
+        trainer = Trainer(
+            accelerator=device, devices=settings.devices, num_nodes=settings.num_nodes,
+            # rows of W+ that are not trained yet have heads without gradients
+            strategy="ddp_find_unused_parameters_true" if several else "auto",
+            sync_batchnorm=several and device == "cuda",  # else a batch norm would see one process's share of a batch
+            precision=settings.precision, accumulate_grad_batches=accumulate,
+            gradient_clip_val=settings.gradient_clip_val, max_steps=course.max_steps, max_epochs=-1,
+            logger=[curves, *_dashboards(config, folder)], callbacks=followed,
+            val_check_interval=validate_every * accumulate if data.val_indices else None, check_val_every_n_epoch=None,
+            limit_val_batches=1.0 if data.val_indices else 0, num_sanity_val_steps=0,
+            log_every_n_steps=log_every, use_distributed_sampler=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=folder.path, plugins=[AtomicCheckpoints(), *_scheduler()],
+        )  # fmt: skip
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        except RuntimeError as error:
+            if not memory_is_full(error):
+                raise
+            raise StoppedRun(_no_memory(course, recomputed=settings.recompute)) from error
+        except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning leaves by sys.exit(1)
+                raise KeyboardInterrupt from None
+            raise
+    if torch.distributed.is_initialized():  # what follows is done by one process, and metrics would wait for the others
+        torch.distributed.destroy_process_group()
+    return trainer, progress
+
+
+def best_weights(folder: Path, part: str, device: torch.device) -> dict[str, Tensor] | None:
+    """The tensors of one part of the module in a run's best checkpoint; None where none was kept.
+
+    Raises:
+        BadValue: it is damaged.
+    """
+    best = folder / "checkpoints" / "best.ckpt"
+    if not best.is_file():
+        return None
+    try:
+        state = AtomicCheckpoints().load_checkpoint(best, device)["state_dict"]
+    except BadValue as error:
+        raise BadValue(
+            f"{best} is damaged; delete it to end this run with the weights of its last step, or the whole folder to "
+            "train again"
+        ) from error
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in state.items()}
+
+
+def _no_memory(course: Course, recomputed: bool) -> str:
+    """The one line about a training that does not fit into memory."""
+    key = course.batch_setting
+    further = "" if recomputed else " and trainer.recompute=true, which needs far less, goes on from there"
+    preset = " or preset=low_memory" if key == "batch_size" else ""
+    return (
+        f"{key}={course.batch_size}: a step of so many images does not fit into memory. The work so far stays in "
+        f"last.ckpt{further}; a smaller {key}={preset} is another run"
+    )
+
+
+def memory_is_full(error: RuntimeError) -> bool:
+    """Whether PyTorch found no memory for something, of whichever device."""
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error).lower() for word in FULL)
+
+
+def take_form(module: nn.Module, settings: DictConfig) -> None:
+    """Give a module the forms of computation that `trainer` asks for, in place: `recompute` and `channels_last`."""
+    if settings.recompute:
+        recompute(module)
+    if settings.channels_last:
+        module.to(memory_format=torch.channels_last)
+
+
+def learns_statistics(module: nn.Module) -> bool:
+    """Whether a batch norm in it is in training; those of frozen parts are not."""
+    return any(isinstance(part, _BatchNorm) and part.training for part in module.modules())
+
+
+class Recorder(Callback):
+    """Writes into `run.json` how far the saved checkpoints have come."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.is_global_zero:
+            self.folder.update(trainer.global_step)
+
+
+def _scheduler() -> list[SLURMEnvironment]:
+    """Under SLURM: that Lightning keeps no checkpoints of its own (`hpc_ckpt_*`) when a job is to be requeued.
+
+    It would prefer them to nothing in a fresh run, whichever run they are of; `last.ckpt` is there anyway.
+    """
+    slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if slurm else []
+
+
+def _dashboards(config: DictConfig, folder: RunFolder) -> list[Logger]:
+    if config.logger.name != "wandb":
+        return []
+    from lsap.pipelines.wandb_logging import opened
+
+    if global_rank() == 0 and "wandb_id" not in folder.record.notes:
+        folder.note(wandb_id=secrets.token_hex(4))
+    run_id = str(folder.record.notes.get("wandb_id", ""))
+    name = f"{folder.path.parent.name}/{folder.path.name}"
+    return [opened(config, folder.path, name=name, run_id=run_id, verb="train")]

@@ -1,0 +1,1 @@
+"""The folder of a run, determined by its settings, weights and images."""

@@ -1,0 +1,1 @@
+"""The page with sliders (`python -m lsap.app`)."""
