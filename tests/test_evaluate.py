@@ -24,7 +24,7 @@ from lsap.embedding import Adversary
 from lsap.errors import BadValue, MissingFile
 from lsap.evaluation.protocols import saved
 from lsap.inversion import FixedNoise, Inversion
-from lsap.pipelines.build import InversionParts, trained
+from lsap.pipelines.build import Parts, trained
 from lsap.pipelines.evaluation import evaluator as contest
 from lsap.pipelines.evaluation.evaluate import evaluate
 from lsap.pipelines.evaluation.evaluator import discriminator
@@ -388,7 +388,7 @@ def test_encoders_embed_their_edits_again(
     assert table["lec_mean/light"]["mean"] == pytest.approx(np.mean(distances), rel=1e-6)
     assert table["lec/light"]["mean"] == pytest.approx(np.mean(distances), rel=1e-6), "three batches: none goes"
     config = embedding_config(Store.read(run))
-    parts = InversionParts(config, torch.device("cpu"))
+    parts = Parts(config, torch.device("cpu"))
     _, file = trained(parts)
     w = generator.latent_avg[None].clone().requires_grad_()
     (slope,) = torch.autograd.grad(generator(w).mean(), w)

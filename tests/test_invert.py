@@ -27,9 +27,9 @@ from lsap.config.compose import composed, config_dir
 from lsap.embedding import OptimisationInW, OptimisationInWPlus
 from lsap.errors import BadValue, MissingFile, StoppedRun
 from lsap.pipelines import inversion as verb
-from lsap.pipelines.build import InversionParts, training_command
+from lsap.pipelines.build import Parts, training_command
 from lsap.pipelines.devices import device_of
-from lsap.pipelines.images import chosen_images, view_size
+from lsap.pipelines.images import chosen_images
 from lsap.pipelines.inversion import Clock, Inverted, invert, stored
 from lsap.pipelines.run_identity.inversions import run_folder
 from lsap.pipelines.training import train
@@ -133,7 +133,7 @@ def test_the_loss_looks_through_vgg_where_the_judge_is_a_published_one(tmp_path:
 
 def test_both_spaces_are_built(optimised: list[str]) -> None:
     for embedding, kind in (("lsap_o_w", OptimisationInW), ("lsap_o_wplus", OptimisationInWPlus)):
-        parts = InversionParts(composed("invert", [*optimised, f"embedding={embedding}"]), device_of("cpu"))
+        parts = Parts(composed("invert", [*optimised, f"embedding={embedding}"]), device_of("cpu"))
         made = parts.embedding()
         assert type(made) is kind
         assert isinstance(made, OptimisationInW | OptimisationInWPlus)
@@ -142,8 +142,8 @@ def test_both_spaces_are_built(optimised: list[str]) -> None:
 
 def test_cars_are_kept_as_the_rows_that_hold_the_picture(own: list[str]) -> None:
     banded = composed("invert", [*own, "embedding=lsap_o_w", "view.size=16", "+view.rows=[2,14]", "image_size=[12,16]"])
-    parts = InversionParts(banded, device_of("cpu"))
-    assert view_size(parts) == (12, 16)
+    parts = Parts(banded, device_of("cpu"))
+    assert parts.view_size == (12, 16)
     square = torch.arange(32.0).view(1, 1, 32, 1).expand(1, 3, 32, 32)
     assert parts.picture_rows(square)[0, 0, :, 0].tolist() == list(range(4, 28))
 
@@ -181,7 +181,7 @@ def test_the_means_are_those_of_the_rows_and_nobody_is_dropped(unbroken: Inverte
 
 
 def test_the_stored_inversion_draws_what_was_measured(unbroken: Inverted, optimised: list[str]) -> None:
-    parts = InversionParts(composed("invert", optimised), device_of("cpu"))
+    parts = Parts(composed("invert", optimised), device_of("cpu"))
     store = Store.read(unbroken.folder)
     inversion = store.load(store.batches[0], parts.generator)
     assert inversion is not None
@@ -216,7 +216,7 @@ def test_a_damaged_summary_is_one_line(unbroken: Inverted, tmp_path: Path) -> No
 def test_changed_settings_have_a_folder_of_their_own(optimised: list[str]) -> None:
     def folder(*overrides: str) -> str:
         config = composed("invert", [*optimised, *overrides])
-        parts = InversionParts(config, device_of("cpu"))
+        parts = Parts(config, device_of("cpu"))
         return str(run_folder(parts, chosen_images(config, (32, 32))).path)
 
     assert folder() == folder("trainer.devices=2", "outputs=outputs", "lambda_nscd=20.0"), "these change nothing"
@@ -226,7 +226,7 @@ def test_changed_settings_have_a_folder_of_their_own(optimised: list[str]) -> No
 
 def test_short_settings_make_a_readable_folder() -> None:
     config = composed("invert", ["embedding=lsap_o_w", "lambda_nscd=1", "split=plain", "space.samples=64"])
-    parts = InversionParts(config, device_of("cpu"))
+    parts = Parts(config, device_of("cpu"))
     path = run_folder(parts, chosen_images(config, (64, 64))).path
     expected = "outputs/demo/inversions/lsap_o_w/lambda_nscd=1.0,space.samples=64,split=plain"
     assert path.as_posix() == expected
@@ -526,8 +526,8 @@ def test_the_advice_to_train_is_a_command_that_training_takes(command: Command) 
 def test_to_name_the_split_that_is_taken_anyway_changes_nothing() -> None:
     def named(*settings: str) -> str:
         config = composed("invert", ["embedding=stylegan2_w", *settings])
-        parts = InversionParts(config, device_of("cpu"))
-        return run_folder(parts, chosen_images(config, view_size(parts))).path.name
+        parts = Parts(config, device_of("cpu"))
+        return run_folder(parts, chosen_images(config, parts.view_size)).path.name
 
     assert named() == named("split=rich") == "default"
     assert named("split=plain") == "split=plain"

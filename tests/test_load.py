@@ -24,7 +24,7 @@ from lsap.api.inverter import Inverter
 from lsap.checkpoints import Direction, fingerprint, read_codes, write_direction, write_state
 from lsap.config.compose import composed
 from lsap.errors import BadValue, MissingFile
-from lsap.pipelines.build import InversionParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.inversion import invert
 from lsap.pipelines.run_identity.encoders import run_folder
@@ -323,7 +323,7 @@ def test_the_demo_embeds_without_training_where_nothing_was_trained(
 
 def test_the_demo_takes_the_encoder_that_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    parts = InversionParts(composed("invert", ["domain=demo", "embedding=lsap_e"]), device_of("cpu"))
+    parts = Parts(composed("invert", ["domain=demo", "embedding=lsap_e"]), device_of("cpu"))
     folder = run_folder(parts.config, parts, parts.data().train)
     encoder = parts.encoder()
     card = {"embedding": "lsap_e", "encoder": "e4e", "domain": "demo", "generator": parts.fingerprint}

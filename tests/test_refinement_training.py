@@ -17,7 +17,7 @@ from lsap.checkpoints import fingerprint, load_generator, read_state
 from lsap.checkpoints.sam import read_predictor
 from lsap.config.compose import composed
 from lsap.errors import BadValue, MissingFile
-from lsap.pipelines.build import RefinementParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.inversion import invert
 from lsap.pipelines.refinement_training import train_refinement, training_data
@@ -261,7 +261,7 @@ def test_a_distance_that_cannot_say_where_is_refused(generator: Generator) -> No
 
 def test_maps_stay_with_their_images_when_these_are_mirrored(settings: list[str], unbroken: Path) -> None:
     config = composed("train", [*settings, f"outputs={unbroken.parents[3]}"])
-    parts = RefinementParts(config, device_of("cpu"))
+    parts = Parts(config, device_of("cpu"))
     data = training_data(parts)
     assert data is not None
     source = data.train

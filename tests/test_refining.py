@@ -23,7 +23,7 @@ from lsap.config.checks import check_inversion as check
 from lsap.config.compose import composed, config_dir
 from lsap.errors import BadValue, MissingFile
 from lsap.inversion import RENDERERS
-from lsap.pipelines.build import RefinementParts, arguments
+from lsap.pipelines.build import Parts, arguments
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.images import chosen_images
 from lsap.pipelines.inversion import Inverted, invert
@@ -191,7 +191,7 @@ def test_the_first_stage_is_found_when_it_is_finished(
 
 
 def test_stored_inversions_draw_and_edit_the_same_to_the_bit(unbroken: Inverted, optimised: list[str]) -> None:  # noqa: F811
-    parts = RefinementParts(composed("invert", [*optimised, *PTI]), device_of("cpu"))
+    parts = Parts(composed("invert", [*optimised, *PTI]), device_of("cpu"))
     store, before = Store.read(unbroken.folder), Store.read(first_stage(unbroken))
     chosen = chosen_images(parts.config, (32, 32))
     tuned, pivots = (s.load(s.batches[0], parts.generator) for s in (store, before))
@@ -223,7 +223,7 @@ def test_sam_runs_over_an_embedding(start: Start, predictor: Path) -> None:
 
 def test_the_classes_are_those_of_the_yaml(optimised: list[str], predictor: Path) -> None:  # noqa: F811
     for chosen, kind in ((PTI, PivotalTuning), ([*SAM, f"refinement.checkpoint={predictor}"], SpatiallyAdaptive)):
-        parts = RefinementParts(composed("invert", [*optimised, *chosen]), device_of("cpu"))
+        parts = Parts(composed("invert", [*optimised, *chosen]), device_of("cpu"))
         assert type(parts.refinement()) is kind
     assert {"tuned", "tuned_low_rank", "features"} <= set(RENDERERS)
 
@@ -243,9 +243,7 @@ def test_images_that_the_embedding_lost_are_lost_with_their_reason(start: Start,
 def test_save_to_names_the_folder_of_the_last_stage(start: Start, optimised: list[str], tmp_path: Path) -> None:  # noqa: F811
     run = start(*PTI, "count=1", f"save_to={tmp_path}/mine")
     assert run.folder == tmp_path / "mine"
-    parts = RefinementParts(
-        composed("invert", [*optimised, *PTI, f"outputs={tmp_path}/outputs", "count=1"]), device_of("cpu")
-    )
+    parts = Parts(composed("invert", [*optimised, *PTI, f"outputs={tmp_path}/outputs", "count=1"]), device_of("cpu"))
     first, second = stages(parts, chosen_images(parts.config, (32, 32)))
     assert (first.path / "summary.json").is_file()
     assert not second.path.exists()

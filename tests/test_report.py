@@ -16,9 +16,10 @@ import pytest
 import torch
 
 from lsap.errors import BadValue, MissingFile
+from lsap.evaluation.columns import Measure
 from lsap.reports import charts, page, pictures
 from lsap.reports import run_reports as report
-from lsap.reports.page import Entry, Facts, Figure, Gallery, Measure, Section, Source, Table, Text, write_report
+from lsap.reports.page import Entry, Facts, Figure, Gallery, Section, Source, Table, Text, write_report
 from lsap.reports.pictures import Column
 from lsap.reports.run_reports import comparison_report, training_report
 

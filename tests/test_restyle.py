@@ -27,7 +27,7 @@ from lsap.embedding import (
 from lsap.embedding.iterated import first_image
 from lsap.errors import BadValue
 from lsap.evaluation.fidelity import evaluate
-from lsap.pipelines.build import InversionParts, Parts, trained
+from lsap.pipelines.build import Parts, trained
 from lsap.pipelines.run_identity.inversions import identity
 from lsap.pipelines.training import start_from, training_module
 from lsap.stylegan2 import Generator, View, freeze
@@ -317,7 +317,7 @@ def test_what_inverts_takes_all_passes(own: Own, tmp_path: Path, embedding: str)
         tmp_path / "encoder.safetensors", made.state_dict(), {"embedding": embedding, "encoder": made.kind}
     )
     config = composed("invert", own(embedding, f"checkpoint={file}", "iterations=2"))
-    parts = InversionParts(config, torch.device("cpu"))
+    parts = Parts(config, torch.device("cpu"))
     run, path = trained(parts)
     assert (path, isinstance(run, Iterated)) == (file, True)
     images = torch.rand(2, 3, 32, 32)
@@ -337,7 +337,7 @@ def test_other_passes_are_another_inversion(own: Own, tmp_path: Path) -> None:
     for passes in (5, 3):
         config = composed("invert", own("restyle_lsap", f"checkpoint={file}", f"iterations={passes}"))
         config.images = config.data.root
-        parts = InversionParts(config, torch.device("cpu"))
+        parts = Parts(config, torch.device("cpu"))
         settings.append(identity(parts)[0])
     assert [each["iterations"] for each in settings] == [5, 3]
     assert json.dumps(settings[0], sort_keys=True) != json.dumps(settings[1], sort_keys=True)

@@ -14,10 +14,10 @@ from scipy.stats import spearmanr
 from lsap.alignment import NormalizedStyleSpace, nscd
 from lsap.evaluation import codes, ranking
 from lsap.evaluation.codes import Places
+from lsap.evaluation.columns import Measure
 from lsap.evaluation.ranking import spearman
 from lsap.evaluation.ranks import rank_correlations
 from lsap.evaluation.tables import Standings, of_the_set, summary
-from lsap.reports.page import Measure
 from lsap.stylegan2 import Generator
 
 

@@ -2,7 +2,7 @@
 
 from lsap.cli.command import command
 
-main = command("compare", "lsap.pipelines.comparison:compare")
+main = command("compare", "lsap.pipelines.comparison:compare", "lsap.config.checks:check_training")
 
 if __name__ == "__main__":
     main()

@@ -7,7 +7,7 @@ number of processes may share it. The results' folders follow from the settings.
 
 from lsap.cli.command import command
 
-main = command("invert", "lsap.pipelines.inversion:invert")
+main = command("invert", "lsap.pipelines.inversion:invert", "lsap.config.checks:check_inversion")
 
 if __name__ == "__main__":
     main()

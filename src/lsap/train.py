@@ -7,7 +7,7 @@ The run's folder follows from its settings. Started again, an unfinished run goe
 
 from lsap.cli.command import command
 
-main = command("train", "lsap.pipelines.training:run")
+main = command("train", "lsap.pipelines.training:run", "lsap.config.checks:check_train")
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ import safetensors.torch
 from torch import Tensor
 
 from lsap.checkpoints import Codes, read_codes, write_codes
-from lsap.evaluation.fidelity import seven_digits
+from lsap.evaluation.rows import seven_digits
 from lsap.inversion import FixedNoise, Inversion, cat
 from lsap.runs import Store
 from lsap.stylegan2 import Generator

@@ -33,13 +33,13 @@ from lsap.config.compose import composed, config_dir, plain, searchpath
 from lsap.editing.effects import Reader
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError, nearest
-from lsap.evaluation.fidelity import Row
 from lsap.evaluation.outside import errors, outside, reference_errors
+from lsap.evaluation.rows import Row
 from lsap.inversion import Embedded, Inversion, Watch, cat
-from lsap.pipelines.build import FOR_VERBS, RefinementParts
+from lsap.pipelines.build import FOR_VERBS, Parts
 from lsap.pipelines.devices import own_device
 from lsap.pipelines.editing import setup as editors
-from lsap.pipelines.images import chosen_images, view_size
+from lsap.pipelines.images import chosen_images
 from lsap.pipelines.measurement import measure
 from lsap.reports.pictures import TILE, Column, grid, tile
 from lsap.runs import write_text
@@ -83,7 +83,7 @@ class Inverter:
         if self.config.images is None:
             self.config.images = LATER
         check(self.config)
-        self._parts = RefinementParts(self.config, own_device(config.trainer))
+        self._parts = Parts(self.config, own_device(config.trainer))
         self._known: dict[str, Direction] = {}
         if not optimises(self.config):
             with unwrapped():
@@ -122,7 +122,7 @@ class Inverter:
             MissingFile, BadValue: nothing there, or nothing that can be read. An image that is broken among others is
                 left out and named on stderr.
         """
-        size = view_size(self._parts)
+        size = self._parts.view_size
         if count is not None:
             positive("count", count)
         if images is None:
@@ -218,7 +218,7 @@ class Inverter:
         config = self._refined(refinement, options)
         found = self.images(images).select(inversion.names)
         check(config)
-        parts = RefinementParts(config, self._parts.device)
+        parts = Parts(config, self._parts.device)
         parts.generator = self._parts.generator
         module = parts.refinement()
 
@@ -240,7 +240,7 @@ class Inverter:
             try:
                 check(config)
                 if "training" in config.refinement:
-                    assert RefinementParts(config, self._parts.device).network_file
+                    assert Parts(config, self._parts.device).network_file
             except (LsapError, OmegaConfBaseException):  # the latter: a network over an encoder, and there is none
                 continue
             there.append(name)

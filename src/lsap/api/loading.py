@@ -13,7 +13,7 @@ from lsap.checkpoints import read_card, read_encoder
 from lsap.config.compose import config_dir
 from lsap.embedding import RowEncoder
 from lsap.errors import BadValue, MissingFile, nearest
-from lsap.pipelines.build import InversionParts, own_run
+from lsap.pipelines.build import Parts, own_run
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.evaluation.methods import take_over_run
 
@@ -73,7 +73,7 @@ def _of_domain(domain: str, settings: Sequence[str], embedding: str | None) -> D
         return configured(encoder)
     try:
         config = configured(encoder)
-        own_run(InversionParts(config, device_of("cpu")))
+        own_run(Parts(config, device_of("cpu")))
     except (MissingFile, BadValue):  # nothing trained, or settings that are none of an encoder
         return configured([*chosen, *UNTRAINED, *settings])
     return config

@@ -1,7 +1,8 @@
-"""Where a weight file may lie when it is not where it was looked for."""
+"""Weight files on the disk: where one may lie when it is not where it was looked for, and its digest."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -31,3 +32,9 @@ def hub_folder() -> Path:
     """Where torch hub keeps what it downloads: below TORCH_HOME, else below the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch") / "hub" / "checkpoints"
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,5 @@
 """The command line: Hydra entry point, messages of errors, sweeps; imports no torch."""
 
-from lsap.cli.command.command import command
+from lsap.cli.command import command
 
 __all__ = ["command"]

@@ -1,13 +1,20 @@
-"""TODO"""
+"""The entry point of every command: composing, checking, running, and how errors are shown.
+
+`python -m lsap.<command> key=value …` composes `conf/<command>.yaml` with Hydra and calls the command's function. A
+user's mistake is one line (a list of missing files: one line each) and exit code 2; with `debug=true`, and for internal
+errors, the traceback is shown.
+"""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,59 +25,72 @@ from lsap.cli.arguments import left_to_members, literal
 from lsap.cli.messages import explain, fetching
 from lsap.cli.sweeps import Failed, Sweep
 from lsap.config.compose import config_dir
+from lsap.config.moved import rename_classes
 from lsap.errors import BadValue, MissingFile
 
 USER_ERROR = 2
 
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it would log what it raises
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
-    """Make a function of a configuration into the command of `conf/<config_name>.yaml`."""
 
-    def decorate(task: Callable[[DictConfig], object]) -> Callable[[], None]:
-        def main() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; how an error is shown is decided here
-            debug = any(re.fullmatch(r"\+?debug=(true|1)", a, re.IGNORECASE) for a in sys.argv[1:])
-            failed: list[Exception] = []
-            Sweep.begun.clear()
-            sys.argv[1:] = [literal(argument) for argument in sys.argv[1:]]
+def command(config_name: str, task: str, *checks: str) -> Callable[[], None]:
+    """The command of `conf/<config_name>.yaml`.
 
-            def job(config: DictConfig) -> object:
-                try:
-                    import_own(config.imports)
-                    return task(config)
-                except Exception as error:
-                    if isinstance(error, MissingFile) and (told := fetching(config, str(error))):
-                        error.add_note(told)
-                    if HydraConfig.get().mode == RunMode.MULTIRUN:
-                        return _member_failed(error, config_name, debug)  # the others go on
-                    failed.append(error)
-                    return None
+    Args:
+        config_name: name of the command.
+        task: function of the composed configuration that does the work, as "module:function". Its module is imported
+            after the checks, so that `--help`, an unknown setting and a missing file are answered without PyTorch.
+        checks: functions that refuse a configuration, written likewise; their modules import no PyTorch.
+    """
 
-            job.__module__ = f"lsap.{config_name}"  # what Hydra names the program by
+    def run(config: DictConfig) -> object:
+        import_own(config.imports)
+        rename_classes(config)
+        for check in checks:
+            resolve_name(check)(config)
+        return resolve_name(task)(config)
+
+    def main() -> None:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises; how an error is shown is decided here
+        debug = any(re.fullmatch(r"\+?debug=(true|1)", a, re.IGNORECASE) for a in sys.argv[1:])
+        failed: list[Exception] = []
+        Sweep.begun.clear()
+        sys.argv[1:] = [literal(argument) for argument in sys.argv[1:]]
+
+        def job(config: DictConfig) -> object:
             try:
-                if {"-m", "--multirun"} & set(sys.argv[1:]):
-                    sys.argv[1:] = left_to_members(sys.argv[1:], config_name)
-                hydra.main(version_base=None, config_path=str(config_dir()), config_name=config_name)(job)()
-                if failed:
-                    raise failed[0]
-                _swept(None, config_name, debug)
-            except KeyboardInterrupt:
-                print("\nstopped; start the same command again to go on", file=sys.stderr)
-                sys.exit(130)
+                return run(config)
             except Exception as error:
-                _swept(error, config_name, debug)
-                line = explain(error, config_name)
-                if debug or line is None:
-                    raise
-                print(f"error: {line}", file=sys.stderr)
-                sys.exit(USER_ERROR)
-            finally:
-                for sweep in Sweep.begun:
-                    sweep.tidy()
+                if isinstance(error, MissingFile) and (told := fetching(config, str(error))):
+                    error.add_note(told)
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    return _member_failed(error, config_name, debug)  # the others go on
+                failed.append(error)
+                return None
 
-        return main
+        job.__module__ = f"lsap.{config_name}"  # what Hydra names the program by
+        try:
+            if {"-m", "--multirun"} & set(sys.argv[1:]):
+                sys.argv[1:] = left_to_members(sys.argv[1:], config_name)
+            hydra.main(version_base=None, config_path=str(config_dir()), config_name=config_name)(job)()
+            if failed:
+                raise failed[0]
+            _swept(None, config_name, debug)
+        except KeyboardInterrupt:
+            print("\nstopped; start the same command again to go on", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            _swept(error, config_name, debug)
+            line = explain(error, config_name)
+            if debug or line is None:
+                raise
+            print(f"error: {line}", file=sys.stderr)
+            sys.exit(USER_ERROR)
+        finally:
+            for sweep in Sweep.begun:
+                sweep.tidy()
 
-    return decorate
+    return main
 
 
 def import_own(modules: Sequence[str]) -> None:

@@ -16,11 +16,12 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lsap.cli.arguments import _accepted
 from lsap.config.compose import composed
 from lsap.errors import LsapError, MissingFile, nearest
+
+LIGHTNING = "MisconfigurationException"  # by name: importing Lightning takes seconds
 
 
 def fetching(config: DictConfig, told: str) -> str | None:
@@ -92,7 +93,7 @@ def explain(error: BaseException, config_name: str) -> str | None:
             )
         if isinstance(cause, ConfigCompositionException) and key:
             return _unknown_key(next(filter(None, key.groups())), config_name)
-    if isinstance(error, HydraException | OmegaConfBaseException | MisconfigurationException):
+    if isinstance(error, HydraException | OmegaConfBaseException) or type(error).__name__ == LIGHTNING:
         return str(error).strip().splitlines()[0]
     return None
 

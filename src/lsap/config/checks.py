@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
 
 from omegaconf import DictConfig, OmegaConf
 
-from lsap.checkpoints import located
+from lsap.checkpoints.paths import located
 from lsap.config.compose import plain
 from lsap.errors import BadValue, MissingFile
-from lsap.pipelines.build import check_optimizer
-from lsap.pipelines.devices import process_count
+from lsap.values import is_number
 
 
 def positive(name: str, value: object) -> int:
@@ -23,11 +20,10 @@ def positive(name: str, value: object) -> int:
     return value
 
 
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
+NONE = "none"  # refinement=none: the embedding alone
+# What a refinement's YAML says to the commands; all else under `refinement` are arguments of its class.
+FOR_VERBS = ("name", "_target_", "borrows", "needs", "perceptual", "published", "checkpoint", "training")
+SHORT_PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # as Lightning reads them
 RANDOM = "random"  # backbone.checkpoint=random: an explicit start from random weights
 
 
@@ -44,32 +40,38 @@ def check_trainable(config: DictConfig) -> None:
         )
 
 
+def check_train(config: DictConfig) -> None:
+    """`check_training`, unless the network of a refinement is to be trained, which its pipeline checks."""
+    if config.refinement.name == NONE:
+        check_training(config)
+
+
 def check_training(config: DictConfig) -> None:
-    """Refuse a configuration that cannot run, before anything is loaded or written.
+    """Refuse an encoder's training that cannot run, before anything is loaded or written.
 
     Raises:
-        BadValue: a count below one, a negative weight, a learning rate that is not positive, what the optimiser does
-            not take, photographs for a domain that draws its own.
+        BadValue: an embedding that is not trained, a count below one, a negative weight, a learning rate that is not
+            positive, photographs for a domain that draws its own.
         MissingFile: weights or images are not there; *all* of them are listed, with their source and override.
     """
+    check_trainable(config)
+    if config.checkpoint is not None:
+        raise BadValue(
+            f"checkpoint={config.checkpoint} names the encoder that a refinement is trained over, and refinement=none; "
+            "to start this training from an encoder, give init="
+        )
     for name in ("max_steps", "batch_size"):
         positive(name, config[name])
     check_seed(config.seed)
     check_weights(config, ["lr", *lambdas(config)])
     if config.lr == 0:
         raise BadValue("lr=0: nothing would be learned; lr is a number above 0")
-    check_optimizer("optimizer", config.optimizer)
     positive("space.samples", config.space.samples)
     check_root(config)
     if config.get("lambda_adv", 1) == 0:
         raise BadValue(
             "lambda_adv=0: an encoder without its adversary is trained as embedding=lsap_e; give that lambda_nscd="
             f"{config.lambda_nscd:g} lambda_delta={config.lambda_delta:g} lr={config.lr:g}"
-        )
-    if config.batch_size % (processes := process_count(config.trainer)):
-        raise BadValue(
-            f"batch_size={config.batch_size} cannot be shared equally by {processes} processes; it counts the images "
-            f"of all of them together: take a multiple of {processes}"
         )
     needs = [need for need in config.domain.needs if needed(config, need.key)]
     refuse_missing(f"domain={config.domain.name}", config, needs)
@@ -237,6 +239,3 @@ def refinement_needs(config: DictConfig) -> list[str]:
 def _own_trunk(config: DictConfig) -> bool:
     """Whether the embedding looks through another trunk than the domain's judge: only a published LPIPS has several."""
     return "perceptual" in config.embedding and "net" in config.perceptual
-
-
-NONE = "none"  # refinement=none: the embedding alone

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 def config_dir() -> Path:
     """The folder of our YAML files: `conf/` of a checkout, else the copy that travels inside the wheel."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     packaged = here / "conf"
     return packaged if packaged.is_dir() else here.parents[1] / "conf"
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsap.config.checks import is_number
 from lsap.errors import BadValue
 from lsap.seeds import derive
+from lsap.values import is_number
 
 
 class LatentDiscriminator(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from lsap.config.checks import is_number
 from lsap.errors import BadValue
+from lsap.values import is_number
 
 
 class Stages(Protocol):

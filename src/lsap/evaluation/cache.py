@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lsap
-from lsap.evaluation.fidelity import seven_digits
+from lsap.evaluation.rows import seven_digits
 from lsap.runs.atomic import write_json
 
 Rows = dict[str, dict[str, Any]]  # image name → key → number or None

@@ -16,6 +16,7 @@ from torchmetrics import Metric
 
 from lsap.alignment import NormalizedStyleSpace, nscd
 from lsap.errors import BadValue
+from lsap.evaluation.rows import code_diversity
 
 
 class LayerNSCD(Metric):
@@ -99,9 +100,7 @@ class CodeDiversity(Metric):
         self.count += len(styles[0])
 
     def compute(self) -> Tensor:
-        sums = [getattr(self, f"sum_{layer}") for layer in range(len(self.widths))]
-        spread = torch.stack([1 - (s / self.count).square().sum() for s in sums])
-        return spread.clamp(min=0).mean().float()  # a single code may round below 0
+        return code_diversity([getattr(self, f"sum_{layer}") for layer in range(len(self.widths))], self.count)
 
 
 class Places:

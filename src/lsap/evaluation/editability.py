@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lsap.errors import BadValue
-from lsap.evaluation.fidelity import seven_digits
+from lsap.evaluation.rows import seven_digits
 
 BATCH = 8  # images of a batch in the published script, which its value depends on
 TAILS = (1.0, 99.0)  # percentiles beyond which a batch is dropped

@@ -19,11 +19,11 @@ from torchmetrics import Metric, MetricCollection, SumMetric
 from lsap.alignment import NSCD, NormalizedStyleSpace
 from lsap.errors import BadValue
 from lsap.evaluation.codes import CodeDiversity, LayerNSCD
+from lsap.evaluation.rows import Row, by_layer, seven_digits
 from lsap.pretrained import Embedder
 from lsap.stylegan2 import Generator
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-Row = dict[str, Any]
 
 
 class ImageMean(Metric, abc.ABC):
@@ -268,25 +268,6 @@ def evaluate_mean_latent(
     return _measure(invert, space, loader, generator.latent_avg.device, distance, embedder)
 
 
-def synthetic_row(space: NormalizedStyleSpace) -> Row:
-    """The row of the generator's own samples, from the lengths of the mean styles alone; they reconstruct nothing.
-
-    Unit NSCD 1 − ‖μ_l‖ and raw NSCD 1 − ‖μ_l‖² (Eq. 12, averaged over layers); their diversity is the latter.
-    """
-    lengths = torch.stack([m.double().norm() for m in space.mean])
-    raw = seven_digits((1 - lengths.square()).mean())
-    return {
-        "mse": None,
-        "lpips": None,
-        "identity": None,
-        "nscd": seven_digits((1 - lengths).mean()),
-        "nscd_raw": raw,
-        "diversity": raw,
-        "n": space.samples,
-        "nscd_layers": _by_layer(space, 1 - lengths),
-    }
-
-
 def labels(*, distance: Distance | None = None, embedder: Embedder | None = None) -> dict[str, str]:
     """What reports call the judges' columns: {"lpips": "LPIPS, demo trunk", …}."""
     judged: dict[str, ImageMean] = {}
@@ -323,18 +304,9 @@ def _measure(
         raise BadValue("there is no image to evaluate; give a folder with images, or a larger held-out share")
     row: Row = dict.fromkeys(("mse", "lpips", "identity", "nscd", "nscd_raw", "diversity"))
     row |= {name: seven_digits(value) for name, value in scalars.compute().items()}
-    row["nscd_layers"] = _by_layer(space, layers.compute())
+    row["nscd_layers"] = by_layer(space, layers.compute())
     row["n"] = count
     return row
-
-
-def _by_layer(space: NormalizedStyleSpace, values: Tensor) -> dict[str, float]:
-    return {name: seven_digits(value) for name, value in zip(space.names, values, strict=True)}
-
-
-def seven_digits(value: Tensor | float) -> float:
-    """A number for a results file: seven digits, all that single precision holds."""
-    return float(f"{float(value):.7g}")
 
 
 def _same_shape(output: Tensor, images: Tensor) -> None:

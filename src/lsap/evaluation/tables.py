@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lsap.reports.page import NOTHING, Measure, column, number
+from lsap.evaluation.columns import NOTHING, Measure, column, number
 from lsap.seeds import derive
 
 RESAMPLES = 2000

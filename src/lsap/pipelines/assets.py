@@ -15,8 +15,7 @@ import pooch
 import requests
 from omegaconf import DictConfig, OmegaConf
 
-from lsap.checkpoints import file_digest, located
-from lsap.checkpoints.paths import places
+from lsap.checkpoints.paths import file_digest, located, places
 from lsap.errors import BadValue, StoppedRun, nearest
 from lsap.runs import replacing
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lsap.alignment import NormalizedStyleSpace
 from lsap.checkpoints import PublishedEncoder, fingerprint, read_codes, read_encoder, read_state
 from lsap.config.checks import (
+    FOR_VERBS,
     RANDOM,
     _own_trunk,
     checked_file,
@@ -197,53 +198,7 @@ class Parts:
             val_images=data.val_images, num_workers=data.num_workers, eval_batch_size=data.get("eval_batch_size"),
         )  # fmt: skip
 
-
-def check_sizes(parts: Parts, data: ImageDataModule) -> None:
-    """Refuse images of another size than the view of the generator's; raises BadValue.
-
-    One image of every source is read for it, where it can be read.
-    """
-    size = parts.generator.size
-    height, width = parts.view(torch.zeros(1, 3, size, size)).shape[-2:]
-    for source in (data.train, *data.tests.values()):
-        try:
-            image = source.read([0])
-        except UnreadableImage:
-            continue
-        if tuple(image.shape[-2:]) != (height, width):
-            raise BadValue(
-                f"images come as {image.shape[-2]}x{image.shape[-1]} pixels (height x width), but the generator's are "
-                f"seen as {height}x{width}: image_size, view.size and view.rows must agree"
-            )
-
-
-def fill_encoder(encoder: RowEncoder, path: str | Path, size: int, title: str) -> PublishedEncoder:
-    """Give an encoder the weights of a file, mean latent included where the file has one.
-
-    Args:
-        encoder: filled in place.
-        path: `encoder.safetensors` of a run, or a published checkpoint.
-        size: pixels of the generator whose codes are wanted.
-        title: what to call the encoder in messages.
-
-    Raises:
-        MissingFile, BadValue: no such file, or no encoder of this kind and size.
-    """
-    found = read_encoder(path, kind=encoder.kind, size=size)
-    state = found.state if found.latent_avg is None else found.loadable(encoder.n_latent)
-    load_weights(encoder, state, title, optional=("latent_avg",))
-    return found
-
-
-# What an optimisation and the encoder that it starts from have in common.
-SHARED = (
-    "seed", "outputs", "weights", "checkpoint", "generator", "view", "data", "encoders", "backbones", "backbone",
-    "perceptual", "similarity", "trainer",
-)  # fmt: skip
-
-
-class InversionParts(Parts):
-    """The parts of an inversion: those of a training, and what the losses and the tables look through."""
+    # ---- inversion
 
     @cached_property
     def fingerprint(self) -> str:
@@ -257,6 +212,13 @@ class InversionParts(Parts):
         judge: nn.Module = instantiate(self.config.perceptual, **chosen)
         return judge.to(self.device)
 
+    @cached_property
+    def view_size(self) -> tuple[int, int]:
+        """(height, width) of what losses and tables see."""
+        size = self.generator.size
+        height, width = self.view(torch.zeros(1, 3, size, size)).shape[-2:]
+        return int(height), int(width)
+
     def picture_rows(self, images: Tensor) -> Tensor:
         """The rows of the generator's images that hold the picture, at full size."""
         scale = images.shape[-1] // self.view.size
@@ -267,7 +229,7 @@ class InversionParts(Parts):
         config = self.config
         name = config.embedding.name
         if not optimises(config):
-            return EncoderEmbedding(trained(self)[0], self.generator, self.fingerprint, name).to(self.device)
+            return EncoderEmbedding(self.trained_encoder[0], self.generator, self.fingerprint, name).to(self.device)
         chosen = plain(config.optimisation)
         method: type[Optimisation] = get_class(chosen.pop("_target_"))
         return method(
@@ -276,17 +238,22 @@ class InversionParts(Parts):
             patience=config.patience, **chosen,
         ).to(self.device)  # fmt: skip
 
+    @cached_property
+    def trained_encoder(self) -> tuple[nn.Module, Path]:
+        """The encoder that the configuration calls for, and the file that it came from; raises as `trained`."""
+        return trained(self)
+
     def start(self) -> Start:
         """Where an optimisation begins, by `init`: the mean latent, an encoder's codes, or those of a file."""
         init = self.config.init
         if init in (None, "mean"):
             return MeanLatent(self.generator)
         if init == "encoder":
-            encoder = trained(self.of_encoder())[0].to(self.device)
+            encoder = self.of_encoder().trained_encoder[0].to(self.device)
             return lambda images, names: encoder(images)
         return stored_codes(self, checked_file("init", init))
 
-    def of_encoder(self) -> InversionParts:
+    def of_encoder(self) -> Parts:
         """The same parts under the embedding that `init=encoder` starts from, as it is trained by default."""
         config = self.config
         chosen = [f"domain={config.domain.name}", f"embedding={config.init_embedding}"]
@@ -294,95 +261,11 @@ class InversionParts(Parts):
         for name in SHARED:
             if name in config:
                 other[name] = config[name]
-        parts = InversionParts(other, self.device)
+        parts = Parts(other, self.device)
         parts.generator = self.generator
         return parts
 
-
-def trained(parts: InversionParts) -> tuple[nn.Module, Path]:
-    """The encoder that a configuration calls for, and the file that it came from.
-
-    Raises:
-        MissingFile: it has not been trained yet; the message holds the command that does.
-        BadValue: `checkpoint` holds another encoder.
-    """
-    config = parts.config
-    path = checked_file("checkpoint", config.checkpoint) if config.checkpoint is not None else own_run(parts)
-    plain = config.copy()
-    plain.backbone.checkpoint = RANDOM  # all weights come from the file
-    builder = Parts(plain, parts.device)
-    builder.generator = parts.generator
-    encoder = builder.encoder()
-    try:
-        found = fill_encoder(encoder, path, parts.generator.size, f"this encoder (embedding={config.embedding.name})")
-        if found.generator not in (None, parts.fingerprint):
-            raise BadValue(
-                f"this encoder belongs to generator {str(found.generator)[:12]}, but this run uses "
-                f"{parts.fingerprint[:12]}; use its own generator, or train it for this one"
-            )
-    except BadValue as error:
-        raise BadValue(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
-    return parts.inverter(encoder).eval(), path
-
-
-def own_run(parts: InversionParts) -> Path:
-    """`encoder.safetensors` of the finished run that these settings name."""
-    folder = encoder_runs.run_folder(parts.config, parts, parts.data().train)
-    if folder.state() != "finished":
-        raise MissingFile(
-            f"embedding={parts.config.embedding.name} has not been trained with these settings (looked in "
-            f"{folder.path}); train it: {training_command(parts.config)}; or name an encoder with checkpoint="
-        )
-    return folder.path / "encoder.safetensors"
-
-
-def training_command(config: DictConfig) -> str:
-    """The command that trains what a command of inverting asked for: the same settings, less those of inverting."""
-    typed = ["python -m lsap.train", f"domain={config.domain.name}", f"embedding={config.embedding.name}"]
-    if HydraConfig.initialized():
-        command = HydraConfig.get()
-        accepted: set[str] = set(SHARED)  # of an optimisation that starts from this encoder
-        if command.runtime.choices.get("embedding") == config.embedding.name:  # not every command has this group
-            accepted = set(map(str, composed("train", typed[1:], searchpath=searchpath())))
-        for override in map(str, command.overrides.task):
-            key = re.split("[.=/]", override.lstrip("+~"))[0]
-            if key in accepted - {"domain", "embedding", "refinement", "checkpoint"}:
-                typed.append(override)
-    return " ".join(typed)
-
-
-def stored_codes(parts: InversionParts, path: Path) -> Start:
-    """Codes of a file to start from, by the images' names; codes without names, one for all images, serve each."""
-    generator = parts.generator
-    found = read_codes(path, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=parts.fingerprint)
-    codes = found.codes if found.codes.ndim == 3 else found.codes[:, None].expand(-1, generator.n_latent, -1)
-    if found.names is None and len(codes) > 1:
-        raise BadValue(f"init={path}: {len(codes)} codes without names; nobody can tell whose they are")
-
-    def start(images: Tensor, names: Sequence[str]) -> Tensor:
-        if found.names is None:
-            return codes.expand(len(images), -1, -1).to(images)
-        absent = [name for name in names if name not in found.names]
-        if absent:
-            raise BadValue(f"init={path}: no code for {absent[0]} ({nearest(absent[0], found.names[:20])})")
-        return codes[[found.names.index(name) for name in names]].to(images)
-
-    return start
-
-
-# What a refinement's YAML says to the verbs; all else under `refinement` are arguments of its class.
-FOR_VERBS = ("name", "_target_", "borrows", "needs", "perceptual", "published", "checkpoint", "training")
-
-
-# The same of the node `training`, and of `examples` in it.
-FOR_TRAINING = ("_target_", "borrows", "needs", "optimizer", "batch_size", "max_steps", "val_images", "examples")
-
-
-FOR_EXAMPLES = ("_target_", "borrows", "images", "images_per_batch")
-
-
-class RefinementParts(InversionParts):
-    """The parts of an inversion and of its refinement; `borrows` in its YAML names those that it is given."""
+    # ---- refinement; `borrows` in its YAML names the parts that it is given
 
     @property
     def seed(self) -> int:
@@ -424,7 +307,7 @@ class RefinementParts(InversionParts):
     @cached_property
     def encoder_in_use(self) -> nn.Module:
         """The trained encoder of the embedding, frozen: images [N, 3, H, W] → codes [N, L, C]; raises as `trained`."""
-        return trained(self)[0].requires_grad_(False).to(self.device)
+        return self.trained_encoder[0].requires_grad_(False).to(self.device)
 
     @cached_property
     def network_file(self) -> Path:
@@ -493,6 +376,127 @@ class RefinementParts(InversionParts):
         way: type[Refinement] = get_class(node._target_)
         given = self.borrowed(node) | arguments(node)
         return way(self.generator, self.fingerprint, node.name, **given).to(self.device)
+
+
+def check_sizes(parts: Parts, data: ImageDataModule) -> None:
+    """Refuse images of another size than the view of the generator's; raises BadValue.
+
+    One image of every source is read for it, where it can be read.
+    """
+    height, width = parts.view_size
+    for source in (data.train, *data.tests.values()):
+        try:
+            image = source.read([0])
+        except UnreadableImage:
+            continue
+        if tuple(image.shape[-2:]) != (height, width):
+            raise BadValue(
+                f"images come as {image.shape[-2]}x{image.shape[-1]} pixels (height x width), but the generator's are "
+                f"seen as {height}x{width}: image_size, view.size and view.rows must agree"
+            )
+
+
+def fill_encoder(encoder: RowEncoder, path: str | Path, size: int, title: str) -> PublishedEncoder:
+    """Give an encoder the weights of a file, mean latent included where the file has one.
+
+    Args:
+        encoder: filled in place.
+        path: `encoder.safetensors` of a run, or a published checkpoint.
+        size: pixels of the generator whose codes are wanted.
+        title: what to call the encoder in messages.
+
+    Raises:
+        MissingFile, BadValue: no such file, or no encoder of this kind and size.
+    """
+    found = read_encoder(path, kind=encoder.kind, size=size)
+    state = found.state if found.latent_avg is None else found.loadable(encoder.n_latent)
+    load_weights(encoder, state, title, optional=("latent_avg",))
+    return found
+
+
+# What an optimisation and the encoder that it starts from have in common.
+SHARED = (
+    "seed", "outputs", "weights", "checkpoint", "generator", "view", "data", "encoders", "backbones", "backbone",
+    "perceptual", "similarity", "trainer",
+)  # fmt: skip
+
+
+def trained(parts: Parts) -> tuple[nn.Module, Path]:
+    """The encoder that a configuration calls for, and the file that it came from.
+
+    Raises:
+        MissingFile: it has not been trained yet; the message holds the command that does.
+        BadValue: `checkpoint` holds another encoder.
+    """
+    config = parts.config
+    path = checked_file("checkpoint", config.checkpoint) if config.checkpoint is not None else own_run(parts)
+    plain = config.copy()
+    plain.backbone.checkpoint = RANDOM  # all weights come from the file
+    builder = Parts(plain, parts.device)
+    builder.generator = parts.generator
+    encoder = builder.encoder()
+    try:
+        found = fill_encoder(encoder, path, parts.generator.size, f"this encoder (embedding={config.embedding.name})")
+        if found.generator not in (None, parts.fingerprint):
+            raise BadValue(
+                f"this encoder belongs to generator {str(found.generator)[:12]}, but this run uses "
+                f"{parts.fingerprint[:12]}; use its own generator, or train it for this one"
+            )
+    except BadValue as error:
+        raise BadValue(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    return parts.inverter(encoder).eval(), path
+
+
+def own_run(parts: Parts) -> Path:
+    """`encoder.safetensors` of the finished run that these settings name."""
+    folder = encoder_runs.run_folder(parts.config, parts, parts.data().train)
+    if folder.state() != "finished":
+        raise MissingFile(
+            f"embedding={parts.config.embedding.name} has not been trained with these settings (looked in "
+            f"{folder.path}); train it: {training_command(parts.config)}; or name an encoder with checkpoint="
+        )
+    return folder.path / "encoder.safetensors"
+
+
+def training_command(config: DictConfig) -> str:
+    """The command that trains what a command of inverting asked for: the same settings, less those of inverting."""
+    typed = ["python -m lsap.train", f"domain={config.domain.name}", f"embedding={config.embedding.name}"]
+    if HydraConfig.initialized():
+        command = HydraConfig.get()
+        accepted: set[str] = set(SHARED)  # of an optimisation that starts from this encoder
+        if command.runtime.choices.get("embedding") == config.embedding.name:  # not every command has this group
+            accepted = set(map(str, composed("train", typed[1:], searchpath=searchpath())))
+        for override in map(str, command.overrides.task):
+            key = re.split("[.=/]", override.lstrip("+~"))[0]
+            if key in accepted - {"domain", "embedding", "refinement", "checkpoint"}:
+                typed.append(override)
+    return " ".join(typed)
+
+
+def stored_codes(parts: Parts, path: Path) -> Start:
+    """Codes of a file to start from, by the images' names; codes without names, one for all images, serve each."""
+    generator = parts.generator
+    found = read_codes(path, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=parts.fingerprint)
+    codes = found.codes if found.codes.ndim == 3 else found.codes[:, None].expand(-1, generator.n_latent, -1)
+    if found.names is None and len(codes) > 1:
+        raise BadValue(f"init={path}: {len(codes)} codes without names; nobody can tell whose they are")
+
+    def start(images: Tensor, names: Sequence[str]) -> Tensor:
+        if found.names is None:
+            return codes.expand(len(images), -1, -1).to(images)
+        absent = [name for name in names if name not in found.names]
+        if absent:
+            raise BadValue(f"init={path}: no code for {absent[0]} ({nearest(absent[0], found.names[:20])})")
+        return codes[[found.names.index(name) for name in names]].to(images)
+
+    return start
+
+
+# The same of the node `training`, and of `examples` in it.
+FOR_TRAINING = ("_target_", "borrows", "needs", "optimizer", "batch_size", "max_steps", "val_images", "examples")
+
+
+FOR_EXAMPLES = ("_target_", "borrows", "images", "images_per_batch")
 
 
 def arguments(node: DictConfig, less: Sequence[str] = FOR_VERBS) -> dict[str, Any]:

@@ -16,17 +16,15 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap.checkpoints import fingerprint, read_state
-from lsap.config.checks import check_trainable
-from lsap.config.checks import check_training as check
 from lsap.config.compose import composed, searchpath
 from lsap.editing.directions import apply
 from lsap.editing.effects import MatchedEdit, Reader, discover, match
 from lsap.errors import BadValue
+from lsap.evaluation.columns import Measure
 from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import own_device, process_count
-from lsap.pipelines.fit import check_trainer
-from lsap.pipelines.training import Trained, test_loaders, train
-from lsap.reports.page import Block, Entry, Gallery, Measure, Section, Table, Text
+from lsap.pipelines.training import Trained, check, test_loaders, train
+from lsap.reports.page import Block, Entry, Gallery, Section, Table, Text
 from lsap.reports.pictures import Column, grid
 from lsap.reports.pictures import save as save_picture
 from lsap.reports.run_reports import comparison_report, fidelity_table
@@ -48,8 +46,6 @@ def compare(config: DictConfig) -> Path:
     """
     started = time.perf_counter()
     lambdas = _lambdas(config)
-    check_trainable(config)
-    check_trainer(config.trainer)
     check(config)
     if process_count(config.trainer) > 1:
         raise BadValue(

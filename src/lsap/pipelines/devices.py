@@ -8,7 +8,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from pytorch_lightning.accelerators import CUDAAccelerator
 
 from lsap.config.compose import plain
 from lsap.errors import BadValue
@@ -53,6 +52,8 @@ def own_device(trainer: DictConfig) -> torch.device:
     device = device_of(trainer.accelerator)
     if device.type != "cuda":
         return device
+    from pytorch_lightning.accelerators import CUDAAccelerator  # importing Lightning takes seconds
+
     numbers = CUDAAccelerator.parse_devices(-1 if trainer.devices == "auto" else plain(trainer.devices)) or [0]
     device = torch.device("cuda", numbers[local_rank() % len(numbers)])
     torch.cuda.set_device(device)

@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasti
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lsap.config.checks import is_number, positive
+from lsap.config.checks import SHORT_PRECISIONS, positive
 from lsap.config.compose import plain
 from lsap.data import ImageDataModule
 from lsap.embedding.activation_checkpointing import recompute
@@ -26,13 +26,13 @@ from lsap.errors import BadValue, StoppedRun, nearest
 from lsap.pipelines.devices import device_of, global_rank, process_count
 from lsap.runs import AtomicCheckpoints, LastCheckpoint, MetricsFile, ReadableProgress, RunFolder, quiet_lightning
 from lsap.runs.folder import State
+from lsap.values import is_number
 
 log = logging.getLogger(__name__)
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu")
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
 FULL = ("not enough memory", "out of memory", "can't allocate memory")  # what PyTorch says, by device
-SHORT_PRECISIONS = {"16": "16-mixed", "32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}  # as Lightning reads them
 
 
 def check_trainer(settings: DictConfig) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
@@ -16,7 +15,6 @@ from torch import Tensor
 from lsap.data import SUFFIXES, Photographs, Source, UnreadableImage, open_images
 from lsap.data.folder import file_stamp
 from lsap.errors import BadValue, MissingFile, nearest
-from lsap.pipelines.build import InversionParts
 from lsap.runs.content import image_digests
 
 
@@ -99,10 +97,3 @@ def chosen_images(config: DictConfig, view_size: tuple[int, int]) -> Chosen:
             raise MissingFile("there are no test images here: name a folder with images= or data.test_root=")
     names = tuple(source.names)[: config.count]
     return Chosen(source, names, label)
-
-
-def view_size(parts: InversionParts) -> tuple[int, int]:
-    """(height, width) of what losses and tables see."""
-    size = parts.generator.size
-    height, width = parts.view(torch.zeros(1, 3, size, size)).shape[-2:]
-    return int(height), int(width)

@@ -22,13 +22,14 @@ from lsap.checkpoints import Codes, write_codes
 from lsap.config.checks import alignment
 from lsap.config.checks import check_inversion as check
 from lsap.errors import BadValue, StoppedRun
-from lsap.evaluation.fidelity import Row, labels, synthetic_row
+from lsap.evaluation.fidelity import labels
 from lsap.evaluation.outside import outside, reference_errors
+from lsap.evaluation.rows import Row, synthetic_row
 from lsap.inversion import Embedded
-from lsap.pipelines.build import RefinementParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of, global_rank, own_device, process_count, refuse_nested_launch
 from lsap.pipelines.fit import check_trainer, memory_is_full
-from lsap.pipelines.images import Chosen, chosen_images, view_size
+from lsap.pipelines.images import Chosen, chosen_images
 from lsap.pipelines.measurement import (
     MEASURES,
     means,
@@ -65,8 +66,8 @@ def invert(config: DictConfig) -> Inverted:
     check_trainer(config.trainer)
     check(config)
     refuse_nested_launch(config)
-    parts = RefinementParts(config, own_device(config.trainer))
-    chosen = chosen_images(config, view_size(parts))
+    parts = Parts(config, own_device(config.trainer))
+    chosen = chosen_images(config, parts.view_size)
     *earlier, last = stages(parts, chosen)
     if earlier:
         last.module()  # refuses what is wrong with a refinement before hours go into the embedding
@@ -92,7 +93,7 @@ def finished(store: Store) -> bool:
     return (store.path / "summary.json").is_file() and not store.unfinished()
 
 
-def run(config: DictConfig, parts: RefinementParts, chosen: Chosen, stage: Stage, store: Store) -> Inverted:
+def run(config: DictConfig, parts: Parts, chosen: Chosen, stage: Stage, store: Store) -> Inverted:
     """Work on one stage until nothing is left that no other process is working on; the last one writes the page."""
     path = store.path
     if global_rank() == 0:
@@ -229,7 +230,7 @@ class Clock(Callback):
 class Keeper(Clock):
     """Measures every batch that a stage has worked on and writes it into the store."""
 
-    def __init__(self, parts: RefinementParts, store: Store) -> None:
+    def __init__(self, parts: Parts, store: Store) -> None:
         self.parts, self.store = parts, store
 
     def on_predict_batch_end(
@@ -254,7 +255,7 @@ class Keeper(Clock):
 # ---- results
 
 
-def finish(config: DictConfig, parts: RefinementParts, chosen: Chosen, stage: Stage, store: Store) -> Inverted:
+def finish(config: DictConfig, parts: Parts, chosen: Chosen, stage: Stage, store: Store) -> Inverted:
     """Write what is known only at the end: codes and means of all images, the picture, the page."""
     path = store.path
     store.tidy()

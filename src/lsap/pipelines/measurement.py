@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from lsap.alignment import nscd
 from lsap.evaluation.codes import CodeDiversity, LayerNSCD
-from lsap.evaluation.fidelity import Row, seven_digits
+from lsap.evaluation.rows import Row, seven_digits
 from lsap.inversion import Inversion
-from lsap.pipelines.build import InversionParts, Parts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.run_identity.images import names_digest
 from lsap.runs import Batch, Store, write_text
 from lsap.runs.content import content_digest
@@ -25,7 +25,7 @@ MEASURES = ("mse", "lpips", "identity", "nscd", "nscd_raw")
 
 
 @torch.no_grad()
-def measure(parts: InversionParts, inversion: Inversion, images: Tensor) -> tuple[dict[str, Row], Tensor]:
+def measure(parts: Parts, inversion: Inversion, images: Tensor) -> tuple[dict[str, Row], Tensor]:
     """Draw an inversion and compare it with its images.
 
     Returns:
@@ -79,7 +79,7 @@ def rows_of(
     return rows
 
 
-def means(parts: InversionParts, rows: list[Row], codes: Tensor) -> Row:
+def means(parts: Parts, rows: list[Row], codes: Tensor) -> Row:
     """One row of a table over all images that have an inversion; every image counts once."""
     row: Row = {}
     for key in MEASURES:

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from lsap.alignment import NormalizedStyleSpace, nscd
+from lsap.alignment import NormalizedStyleSpace, normalize, nscd
 from lsap.checkpoints import fingerprint, load_generator, read_codes
 from lsap.demo import weights as demo
 from lsap.errors import BadValue
-from lsap.evaluation.codes import CodeDiversity
-from lsap.evaluation.fidelity import seven_digits, synthetic_row
+from lsap.evaluation.rows import code_diversity, seven_digits, synthetic_row
 from lsap.pipelines.devices import device_of
 from lsap.runs import write_json
 from lsap.runs.content import cache_folder
@@ -41,17 +40,18 @@ def score(config: DictConfig) -> dict[str, Any]:
     stamp = fingerprint(generator)
     found = read_codes(config.codes, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=stamp)
     space = NormalizedStyleSpace(generator, **config.space, cache=cache_folder())
-    diversity = CodeDiversity([len(m) for m in space.mean])
+    sums = [torch.zeros(len(mean), dtype=torch.float64) for mean in space.mean]
     parts = []
     with torch.no_grad():
         for codes in found.codes.to(generator.latent_avg.device).split(CHUNK):
             styles = space.styles(codes)
-            diversity.update([style.cpu() for style in styles])
+            for total, style in zip(sums, normalize([style.double() for style in styles]), strict=True):
+                total += style.sum(0).cpu()
             parts.append([nscd(styles, space.mean, reduction="none", anchor=a).cpu() for a in ("unit", "raw")])
     unit, raw = (torch.cat(column) for column in zip(*parts, strict=True))
     count = len(unit)
     names = found.names or tuple(str(index) for index in range(count))
-    spread = diversity.compute().item() if count > 1 else None
+    spread = code_diversity(sums, count).item() if count > 1 else None
     reference = synthetic_row(space)
     results = {
         "rows": {

@@ -1,7 +1,7 @@
 """`python -m lsap.train refinement=sam`: train what a refinement brings of its own, a network beside the generator.
 
 Which network, and how, says the node `training` of the refinement's YAML: a `RefinementTraining`, the parts that it
-borrows (`RefinementParts`), its length. Where a node `examples` stands in it, what the network learns from is made
+borrows (`Parts`), its length. Where a node `examples` stands in it, what the network learns from is made
 first, once, by a store like that of inversions. Started again, all of it goes on where it was.
 """
 
@@ -19,7 +19,7 @@ from lsap.config.checks import OWN_TRUNK, TRUNK_NEED, check_root, check_seed, po
 from lsap.data import ImageDataModule, Source
 from lsap.errors import BadValue
 from lsap.inversion import Embedded
-from lsap.pipelines.build import RefinementParts, check_optimizer, check_sizes
+from lsap.pipelines.build import Parts, check_optimizer, check_sizes
 from lsap.pipelines.devices import global_rank, own_device, process_count, refuse_nested_launch
 from lsap.pipelines.fit import Course, best_weights, check_trainer, fit
 from lsap.pipelines.images import Chosen
@@ -48,7 +48,7 @@ def train_refinement(config: DictConfig) -> Path:
     """
     check(config)
     refuse_nested_launch(config)
-    parts = RefinementParts(config, own_device(config.trainer))
+    parts = Parts(config, own_device(config.trainer))
     check_sizes(parts, loaded(parts, parts.training_images))
     folder = network_folder(parts)
     rank = global_rank()
@@ -118,7 +118,7 @@ def check(config: DictConfig) -> None:
     refuse_missing(f"refinement={config.refinement.name} on domain={config.domain.name}", config, needs)
 
 
-def training_data(parts: RefinementParts) -> ImageDataModule | None:
+def training_data(parts: Parts) -> ImageDataModule | None:
     """The images that the network learns from, with the examples beside them where it needs some.
 
     None while other processes are still at work on the examples.
@@ -134,7 +134,7 @@ def training_data(parts: RefinementParts) -> ImageDataModule | None:
     return loaded(parts, source)
 
 
-def loaded(parts: RefinementParts, source: Source) -> ImageDataModule:
+def loaded(parts: Parts, source: Source) -> ImageDataModule:
     """The images of a source in batches of the training's."""
     node, data = parts.config.refinement.training, parts.config.data
     return ImageDataModule(
@@ -143,7 +143,7 @@ def loaded(parts: RefinementParts, source: Source) -> ImageDataModule:
     )  # fmt: skip
 
 
-def examples(parts: RefinementParts, source: Source) -> Store:
+def examples(parts: Parts, source: Source) -> Store:
     """Make what the training learns from, or what is left of it; the store that holds it.
 
     Its folder is named by its own settings, so that trainings that differ in other things share it.
@@ -177,7 +177,7 @@ class ExampleKeeper(Clock):
         self.store.write(planned, rows, found.inversion, None, self.times(batch))
 
 
-def keep(parts: RefinementParts, module: RefinementTraining, folder: RunFolder, file: Path) -> None:
+def keep(parts: Parts, module: RefinementTraining, folder: RunFolder, file: Path) -> None:
     """Take the best checkpoint and write its network."""
     state = best_weights(folder.path, "network", torch.device("cpu"))
     if state is not None:

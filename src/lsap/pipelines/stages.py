@@ -9,7 +9,7 @@ from typing import Any
 
 from lsap.config.checks import NONE
 from lsap.embedding import Embedding
-from lsap.pipelines.build import RefinementParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.images import Chosen
 from lsap.pipelines.run_identity.inversions import refined_folder, run_folder
 from lsap.refinement import (
@@ -43,7 +43,7 @@ class Stage:
         return Store.open(self.path, images.names, batch_size, self.settings, images.digests)
 
 
-def stages(parts: RefinementParts, chosen: Chosen) -> list[Stage]:
+def stages(parts: Parts, chosen: Chosen) -> list[Stage]:
     """What a configuration asks for, first to last; `save_to` names the folder of the last one.
 
     Raises:

@@ -18,14 +18,14 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
 from lsap.checkpoints import fingerprint, write_state
-from lsap.config.checks import NONE, check_trainable
-from lsap.config.checks import check_training as check
+from lsap.config.checks import NONE, check_training
 from lsap.data import ImageDataModule
 from lsap.embedding import EncoderTraining, RowEncoder
 from lsap.errors import BadValue
-from lsap.evaluation.fidelity import Row, evaluate, evaluate_mean_latent, labels, synthetic_row
-from lsap.pipelines.build import Parts, check_sizes, fill_encoder
-from lsap.pipelines.devices import global_rank, own_device, refuse_nested_launch
+from lsap.evaluation.fidelity import evaluate, evaluate_mean_latent, labels
+from lsap.evaluation.rows import Row, synthetic_row
+from lsap.pipelines.build import Parts, check_optimizer, check_sizes, fill_encoder
+from lsap.pipelines.devices import global_rank, own_device, process_count, refuse_nested_launch
 from lsap.pipelines.fit import Course, best_weights, check_trainer, fit
 from lsap.pipelines.refinement_training import train_refinement
 from lsap.pipelines.run_identity.encoders import training_folder
@@ -52,13 +52,6 @@ def train(config: DictConfig) -> Trained:
         BadValue, MissingFile: the configuration cannot run; nothing has been written.
         StoppedRun: a loss was not finite, or the disk is full; what was saved stays.
     """
-    check_trainable(config)
-    if config.checkpoint is not None:
-        raise BadValue(
-            f"checkpoint={config.checkpoint} names the encoder that a refinement is trained over, and refinement=none; "
-            "to start this training from an encoder, give init="
-        )
-    check_trainer(config.trainer)
     check(config)
     refuse_nested_launch(config)
     parts = Parts(config, own_device(config.trainer))
@@ -86,6 +79,22 @@ def train(config: DictConfig) -> Trained:
             print(f"done: {folder.path}/report.html")
             return results
     return Trained(folder.path, {}, {})
+
+
+def check(config: DictConfig) -> None:
+    """Refuse a configuration that cannot be trained, before anything is loaded or written.
+
+    Raises:
+        BadValue, MissingFile: as `check_training`; or what the Trainer or the optimiser does not take.
+    """
+    check_training(config)
+    check_trainer(config.trainer)
+    check_optimizer("optimizer", config.optimizer)
+    if config.batch_size % (processes := process_count(config.trainer)):
+        raise BadValue(
+            f"batch_size={config.batch_size} cannot be shared equally by {processes} processes; it counts the images "
+            f"of all of them together: take a multiple of {processes}"
+        )
 
 
 def _finished_before(folder: RunFolder, rank: int) -> Trained:

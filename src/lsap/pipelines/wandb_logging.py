@@ -29,9 +29,9 @@ from lsap.data import ImageDataModule
 from lsap.editing.effects import incremental
 from lsap.errors import LsapError
 from lsap.evaluation.cache import Rows
-from lsap.evaluation.fidelity import Row
+from lsap.evaluation.rows import Row
 from lsap.evaluation.tables import Standings
-from lsap.pipelines.build import InversionParts, Parts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.editing import setup as editors
 from lsap.pipelines.evaluation.evaluator import Contest
 from lsap.pipelines.images import Chosen
@@ -117,7 +117,7 @@ def panel_edits(config: DictConfig, parts: Parts) -> dict[str, Moved]:
     more = {"direction": names, "strength": None, "effect": None, "matched": "run", "published": published}
     for key, value in more.items():
         OmegaConf.update(asked, key, value, force_add=True)
-    own = InversionParts(asked, parts.device)
+    own = Parts(asked, parts.device)
     own.generator = parts.generator
     try:
         found = editors.directions(asked, own)
@@ -172,7 +172,7 @@ def log_training(
     _table(logger, "test/images", ("name", *MEASURES), [{"name": n} | rows[n] for n in names], pictures, step)
 
 
-def log_inversions(config: DictConfig, parts: InversionParts, chosen: Chosen, store: Store) -> None:
+def log_inversions(config: DictConfig, parts: Parts, chosen: Chosen, store: Store) -> None:
     """Log a finished run of inversions, once: means, the panel of the first images, the table of all."""
     path = store.path
     known = noted(path)
@@ -197,9 +197,7 @@ def log_inversions(config: DictConfig, parts: InversionParts, chosen: Chosen, st
 
 
 @torch.no_grad()
-def _panel(
-    config: DictConfig, parts: InversionParts, chosen: Chosen, store: Store, names: Sequence[str]
-) -> Image.Image:
+def _panel(config: DictConfig, parts: Parts, chosen: Chosen, store: Store, names: Sequence[str]) -> Image.Image:
     """Images, their inversions as the store draws them, and edits through the inversions' own renderer."""
     edits = panel_edits(config, parts)
     _, images, _ = chosen.read(names)

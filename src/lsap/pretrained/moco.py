@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import resnet50
 
 from lsap.pretrained.judge import Judge, load_weights
 
@@ -27,6 +26,8 @@ class MoCo(Judge):
 
     def __init__(self) -> None:
         super().__init__()
+        from torchvision.models import resnet50  # a slow import
+
         self.network = resnet50(weights=None)
         self.network.fc = nn.Identity()
         self.freeze()

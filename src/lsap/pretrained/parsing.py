@@ -8,7 +8,6 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import resnet18
 
 from lsap.pretrained.judge import Judge, load_weights
 
@@ -63,6 +62,8 @@ class _Context(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        from torchvision.models import resnet18  # a slow import
+
         self.resnet = resnet18(weights=None)
         del self.resnet.fc
         self.arm16, self.arm32 = _Attention(256, 128), _Attention(512, 128)

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
-import lpips
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -76,6 +75,8 @@ class LPIPS(PerceptualDistance):
         super().__init__()
         if net not in TRUNKS:
             raise BadValue(f"there is no LPIPS trunk '{net}'; {nearest(net, TRUNKS)}")
+        import lpips  # imports torchvision, which other networks of this package do without
+
         self.label = f"LPIPS ({TRUNKS[net]})"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the package uses torchvision's old spelling of `weights`

@@ -9,24 +9,22 @@ from typing import Any
 
 from torch import Tensor
 
+from lsap.evaluation.columns import NOTHING, Measure, number
 from lsap.evaluation.ranks import EVERY, IMAGES, Correlation
 from lsap.evaluation.tables import Standings
 from lsap.reports import charts
 from lsap.reports.page import (
-    NOTHING,
     Beside,
     Block,
     Entry,
     Facts,
     Figure,
     Gallery,
-    Measure,
     Points,
     Section,
     Source,
     Table,
     Text,
-    number,
     write_report,
 )
 from lsap.reports.pictures import Column

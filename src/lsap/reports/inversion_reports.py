@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from lsap.evaluation.columns import number
 from lsap.reports import charts
-from lsap.reports.page import Block, Entry, Facts, Figure, Gallery, Section, Table, Text, number, write_report
+from lsap.reports.page import Block, Entry, Facts, Figure, Gallery, Section, Table, Text, write_report
 from lsap.reports.pictures import Column, reconstruction_grid, save
 from lsap.reports.run_reports import HOW_TO_READ, measures
 from lsap.runs import Store

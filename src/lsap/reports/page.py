@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lsap.config.checks import is_number
 from lsap.errors import BadValue
+from lsap.evaluation.columns import Measure, column, number
 from lsap.reports import pictures
 from lsap.runs.atomic import write_bytes
+from lsap.values import is_number
 
-NOTHING = "–"
-MINUS = "−"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -67,22 +65,6 @@ class Numbers:
             for value, label, note in self.items
         )
         return f'<dl class="numbers">{"".join(entries)}</dl>'
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column of a table.
-
-    Attributes:
-        key: of the values in the rows.
-        label, unit: its heading.
-        better: which direction is better, None where neither is.
-    """
-
-    key: str
-    label: str
-    unit: str = ""
-    better: Literal["lower", "higher"] | None = None
 
 
 @dataclass(frozen=True)
@@ -214,9 +196,9 @@ class Gallery:
     def _row(self, row: int) -> str:
         name = self.names[row] if self.names else f"image {row + 1}"
         cells = []
-        for column in self.columns:
-            alt = ", ".join(filter(None, (name, column.group, column.title)))
-            source = data_uri(pictures.png(pictures.tile(column.images[row])))
+        for each in self.columns:
+            alt = ", ".join(filter(None, (name, each.group, each.title)))
+            source = data_uri(pictures.png(pictures.tile(each.images[row])))
             cells.append(f'<td><img src="{source}" alt="{_text(alt)}"></td>')
         heading = f'<th class="name" scope="row">{_text(name)}</th>' if self.names else ""
         return f"<tr>{heading}{self._spread(cells)}</tr>"
@@ -285,50 +267,6 @@ def write_report(path: Path, title: str, sections: Sequence[Section], *, lead: s
     )
     write_bytes(path, page.encode())
     return path
-
-
-def column(values: Sequence[Any], deciding: Sequence[Any] | None = None) -> list[str]:
-    """The texts of a table's column: as many decimals everywhere as give its smallest number three digits.
-
-    Args:
-        values: numbers, None or text.
-        deciding: the values that decide about the decimals; all by default.
-
-    >>> column([0.1085, 0.0237, None])
-    ['0.1085', '0.0237', '–']
-    """
-    sizes = [abs(v) for v in (values if deciding is None else deciding) if isinstance(v, float) and is_number(v) and v]
-    if not sizes or min(sizes) < 1e-4 or max(sizes) >= 1e4:
-        return [number(value) for value in values]
-    decimals = max(0, 2 - math.floor(math.log10(min(sizes))))
-    return [
-        f"{value:.{decimals}f}".replace("-", MINUS) if isinstance(value, float) and is_number(value) else number(value)
-        for value in values
-    ]
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A number with so many significant digits, whole numbers in full, a dash for None.
-
-    >>> number(0.02374), number(128), number(3.2e-6), number(None)
-    ('0.0237', '128', '3.20 × 10⁻⁶', '–')
-    """
-    if value is None:
-        return NOTHING
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else ("∞" if value > 0 else f"{MINUS}∞")
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", "\u202f").replace("-", MINUS)
-    if value == 0:
-        return "0"
-    power = math.floor(math.log10(abs(float(f"{value:.{digits - 1}e}"))))
-    if power < -4 or power > 6:
-        scaled = f"{value / 10.0**power:.{digits - 1}f}"
-        exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"{scaled} × 10{exponent}".replace("-", MINUS)
-    return f"{value:,.{max(0, digits - 1 - power)}f}".replace(",", "\u202f").replace("-", MINUS)
 
 
 def fact(value: Any) -> str:

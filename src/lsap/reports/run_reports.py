@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lsap.errors import BadValue, MissingFile
+from lsap.evaluation.columns import Measure, column, number
 from lsap.reports import charts
 from lsap.reports.page import (
     Beside,
@@ -19,15 +20,12 @@ from lsap.reports.page import (
     Facts,
     Figure,
     Gallery,
-    Measure,
     Numbers,
     Points,
     Section,
     Source,
     Table,
     Text,
-    column,
-    number,
     write_report,
 )
 from lsap.reports.pictures import Column

@@ -13,12 +13,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
-
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lsap.errors import BadValue, MissingFile, StoppedRun
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 SUFFIX = ".unfinished"
@@ -101,6 +101,8 @@ def save_safetensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors and their card as safetensors, whole or not at all; raises as `replacing` does."""
+    import safetensors.torch  # imports torch, which most writers of this module do without
+
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, _sorted_card(safetensors.torch.save(whole, dict(metadata) if metadata else None)))
 

@@ -27,7 +27,7 @@ from lsap.config.compose import composed, searchpath
 from lsap.data.storage import FORMATS, decoded, reason
 from lsap.editing.effects import incremental
 from lsap.errors import BadValue, LsapError, nearest
-from lsap.evaluation.fidelity import Row
+from lsap.evaluation.rows import Row
 from lsap.inversion import Inversion, Watch
 from lsap.pipelines.editing.setup import WIDE
 from lsap.reports.pictures import tile

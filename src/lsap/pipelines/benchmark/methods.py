@@ -19,7 +19,7 @@ from lsap.embedding import EncoderEmbedding
 from lsap.evaluation.fidelity import LPIPS, MSE, Identity, ImageMean
 from lsap.inversion import FixedNoise, Inversion
 from lsap.pipelines.benchmark.timing import Comparison, Work, allocated, interleaved, peak_memory
-from lsap.pipelines.build import InversionParts, RefinementParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.fit import take_form
 from lsap.pipelines.training import training_module
 
@@ -58,7 +58,7 @@ def training_step(config: DictConfig, device: torch.device, *options: str) -> tu
     before = allocated(device)
     fixed = [f"domain={config.training.domain}", f"weights='{config.weights}'", "backbone.checkpoint=random"]
     settings = composed("train", [*fixed, f"batch_size={config.batch_size}", *options])
-    parts = InversionParts(settings, device)
+    parts = Parts(settings, device)
     module = training_module(settings, parts).to(device)
     take_form(module, settings.trainer)
     optimizer = module.configure_optimizers()
@@ -127,8 +127,8 @@ def evaluation(config: DictConfig, device: torch.device) -> Iterator[Comparison]
     yield _together("evaluation", "MSE, LPIPS, identity", work, config, device)
 
 
-def _parts(device: torch.device, *overrides: str) -> RefinementParts:
-    return RefinementParts(composed("invert", ["domain=demo", *overrides]), device)
+def _parts(device: torch.device, *overrides: str) -> Parts:
+    return Parts(composed("invert", ["domain=demo", *overrides]), device)
 
 
 def _together(

@@ -25,7 +25,7 @@ from lsap.editing.discovery import Discovery, Samples, existing_labels, read_lab
 from lsap.editing.effects import Reader, side_effects, usable_range
 from lsap.editing.readers import Probe
 from lsap.errors import BadValue, nearest
-from lsap.pipelines.build import InversionParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.editing.edits import reader_label
 from lsap.pipelines.editing.setup import domain_reader, embedder, label, read_samples
@@ -54,7 +54,7 @@ def discover(config: DictConfig) -> list[Path]:
     method = _method(config)
     needs = [need for need in config.domain.needs if need.key == "generator.checkpoint"]
     refuse_missing(f"domain={config.domain.name}", config, needs)
-    parts = InversionParts(config, device_of(config.accelerator))
+    parts = Parts(config, device_of(config.accelerator))
     folder = Path(config.save_to or Path(config.outputs) / config.domain.name / "directions")
     if config.draw is not None:
         return [_draw(config, parts, folder / "samples")]
@@ -87,7 +87,7 @@ def _method(config: DictConfig) -> Discovery:
 # ---- samples
 
 
-def _draw(config: DictConfig, parts: InversionParts, folder: Path) -> Path:
+def _draw(config: DictConfig, parts: Parts, folder: Path) -> Path:
     """Images of new samples, their codes, and a table to fill in."""
     w = _drawn(config, parts, config.draw, "draw")
     names = [f"{number:05d}.png" for number in range(len(w))]
@@ -110,14 +110,14 @@ def _draw(config: DictConfig, parts: InversionParts, folder: Path) -> Path:
     return table
 
 
-def _drawn(config: DictConfig, parts: InversionParts, count: int, purpose: str) -> Tensor:
+def _drawn(config: DictConfig, parts: Parts, count: int, purpose: str) -> Tensor:
     """w [count, C] of samples for one purpose."""
     rng = torch.Generator().manual_seed(derive(config.seed, "discover", purpose))
     with torch.no_grad():
         return parts.generator.sample_w(count, rng, psi=config.psi)
 
 
-def _samples(config: DictConfig, parts: InversionParts, reader: Reader | None, supervised: bool) -> Samples:
+def _samples(config: DictConfig, parts: Parts, reader: Reader | None, supervised: bool) -> Samples:
     """The samples that directions are found on, labelled where the method needs labels."""
     if config.labels is not None:
         return _labelled(config, parts)
@@ -137,7 +137,7 @@ def _samples(config: DictConfig, parts: InversionParts, reader: Reader | None, s
     return Samples(w, parts.fingerprint, labels, wanted, reader_label(reader))
 
 
-def _labelled(config: DictConfig, parts: InversionParts) -> Samples:
+def _labelled(config: DictConfig, parts: Parts) -> Samples:
     """Stored codes and the labels that a table gives them."""
     path = existing_labels(config.labels)
     codes = path.parent / "codes.safetensors" if config.codes is None else Path(config.codes)
@@ -171,7 +171,7 @@ def _attributes(config: DictConfig, known: list[str], edits: bool = True) -> dic
     return wanted
 
 
-def _probe(config: DictConfig, parts: InversionParts, samples: Samples, folder: Path) -> None:
+def _probe(config: DictConfig, parts: Parts, samples: Samples, folder: Path) -> None:
     """Fit a linear reader to the labels and keep it."""
     if not samples.labels:
         raise BadValue("probe=true needs labels; give labels=…")
@@ -187,9 +187,7 @@ def _probe(config: DictConfig, parts: InversionParts, samples: Samples, folder: 
 # ---- what is known of them, and files
 
 
-def _kept(
-    config: DictConfig, parts: InversionParts, reader: Reader | None, found: list[Direction], folder: Path
-) -> list[Path]:
+def _kept(config: DictConfig, parts: Parts, reader: Reader | None, found: list[Direction], folder: Path) -> list[Path]:
     """Measure, save and show every direction."""
     tried = _drawn(config, parts, config.measured_on, "measured")
     typed = shlex.join(["python", "-m", "lsap.discover", *sys.argv[1:]])
@@ -215,12 +213,12 @@ def _kept(
     return paths
 
 
-def _rows(w: Tensor, parts: InversionParts) -> Tensor:
+def _rows(w: Tensor, parts: Parts) -> Tensor:
     """w [N, C] as w_plus [N, L, C]."""
     return w[:, None].expand(-1, parts.generator.n_latent, -1)
 
 
-def _attribute(one: Direction, parts: InversionParts, reader: Reader | None) -> Callable[[Tensor], Tensor] | None:
+def _attribute(one: Direction, parts: Parts, reader: Reader | None) -> Callable[[Tensor], Tensor] | None:
     """Codes → the attribute that a direction moves, where the reader knows it."""
     if reader is None or one.attribute not in reader.names:
         return None
@@ -228,9 +226,7 @@ def _attribute(one: Direction, parts: InversionParts, reader: Reader | None) -> 
     return lambda codes: read_samples(codes, parts, reader)[:, place]
 
 
-def _seen(
-    one: Direction, found: list[Direction], tried: Tensor, parts: InversionParts, reader: Reader | None
-) -> dict[str, Any]:
+def _seen(one: Direction, found: list[Direction], tried: Tensor, parts: Parts, reader: Reader | None) -> dict[str, Any]:
     """Side effects: what a reader sees change, else how much other directions have in common with this one."""
     if reader is not None:
         read = reader
@@ -251,7 +247,7 @@ def _seen(
 
 
 @torch.no_grad()
-def _preview(config: DictConfig, parts: InversionParts, direction: Direction, w: Tensor) -> Any:
+def _preview(config: DictConfig, parts: Parts, direction: Direction, w: Tensor) -> Any:
     """A sheet: samples down, strengths over the usable range across."""
     low, high = direction.usable or (-1.0, 1.0)
     low, high = (-1.0, 1.0) if low == high else (low, high)

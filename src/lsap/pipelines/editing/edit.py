@@ -23,9 +23,9 @@ from lsap.config.checks import positive
 from lsap.editing.directions import Unreadable
 from lsap.editing.effects import incremental
 from lsap.errors import BadValue
-from lsap.evaluation.fidelity import Row, seven_digits
+from lsap.evaluation.rows import Row, seven_digits
 from lsap.inversion import Inversion
-from lsap.pipelines.build import InversionParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.editing import setup as editors
 from lsap.pipelines.editing.edits import Edit, Work, finish, reader_label
@@ -53,7 +53,7 @@ def edit(config: DictConfig) -> Path:
     for name in ("shown", "matched_on"):
         positive(name, config[name])
     source, config = stored_run(config)
-    parts = InversionParts(config, device_of(config.accelerator))
+    parts = Parts(config, device_of(config.accelerator))
     _check_owner(source, parts)
     wanted = editors.directions(config, parts)
     reader = editors.reader(config, parts)
@@ -96,7 +96,7 @@ def edit(config: DictConfig) -> Path:
         lock.release()
 
 
-def _check_owner(source: Store, parts: InversionParts) -> None:
+def _check_owner(source: Store, parts: Parts) -> None:
     """Refuse another generator than that of the inversions before anything is looked for or written."""
     source.check_generator(parts.fingerprint)
     if not any(source.file(batch).is_file() for batch in source.batches):

@@ -18,9 +18,9 @@ from torchvision.transforms.functional import to_tensor
 
 from lsap.checkpoints import Codes, Direction, read_card, write_codes
 from lsap.editing.effects import Attributes, MatchedEach, Reader, Strengths
-from lsap.evaluation.fidelity import Row, seven_digits
+from lsap.evaluation.rows import Row, seven_digits
 from lsap.inversion import Inversion
-from lsap.pipelines.build import InversionParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.editing.setup import label
 from lsap.pipelines.images import Chosen
 from lsap.reports.pictures import Column, grid, save, save_animation, sheet
@@ -55,7 +55,7 @@ class Edit:
 class Work:
     """What all batches of a run of edits have in common."""
 
-    parts: InversionParts
+    parts: Parts
     source: Store
     store: Store
     edits: Sequence[Edit]

@@ -25,8 +25,8 @@ from lsap.editing.discovery import Samples, Slope
 from lsap.editing.effects import FixedStrength, MatchedEach, MatchedOnAverage, Reader, Strengths
 from lsap.editing.readers import LandmarkPose, Probe
 from lsap.errors import BadValue, LsapError, MissingFile, nearest
-from lsap.pipelines.build import InversionParts
-from lsap.pipelines.images import Chosen, chosen_images, view_size
+from lsap.pipelines.build import Parts
+from lsap.pipelines.images import Chosen, chosen_images
 from lsap.pretrained.judge import Embedder
 from lsap.runs import Store
 from lsap.runs.content import changed_images, image_digests
@@ -114,10 +114,10 @@ def take_over(config: DictConfig, key: str, value: Any) -> None:
             take_over(config, f"{key}.{name}", inner)
 
 
-def inverted_images(config: DictConfig, parts: InversionParts, store: Store) -> Chosen | None:
+def inverted_images(config: DictConfig, parts: Parts, store: Store) -> Chosen | None:
     """The images that were inverted, to be shown beside their edits; None, and a line why, where they are not found."""
     try:
-        chosen = chosen_images(config, view_size(parts))
+        chosen = chosen_images(config, parts.view_size)
         digests = image_digests(chosen.source, [name for name in store.plan.names if name in chosen.places])
     except LsapError as error:
         print(f"strips are drawn without the input: {error}")
@@ -139,7 +139,7 @@ class Wanted:
     strength: float | None = None
 
 
-def directions(config: DictConfig, parts: InversionParts) -> list[Wanted]:
+def directions(config: DictConfig, parts: Parts) -> list[Wanted]:
     """What `direction` names, in order.
 
     Raises:
@@ -154,7 +154,7 @@ def directions(config: DictConfig, parts: InversionParts) -> list[Wanted]:
     return found
 
 
-def _direction(spec: str, config: DictConfig, parts: InversionParts) -> Wanted:
+def _direction(spec: str, config: DictConfig, parts: Parts) -> Wanted:
     """The direction that one word names."""
     file, *rest = spec.split(":")
     if Path(file).suffix in (".pt", ".npy", ".safetensors") or "/" in file:
@@ -242,7 +242,7 @@ def _published(name: str, entry: DictConfig, config: DictConfig, fingerprint: st
     )
 
 
-def _found_at_once(name: str, config: DictConfig, parts: InversionParts) -> Direction:
+def _found_at_once(name: str, config: DictConfig, parts: Parts) -> Direction:
     """The slope of the domain's reader on new samples, as in `lsap.compare`, where no file holds the direction."""
     attribute = str(config.domain.edits[name])
     print(f"{name}: no file; found now on {SAMPLES} samples. python -m lsap.discover keeps it")
@@ -255,7 +255,7 @@ def _found_at_once(name: str, config: DictConfig, parts: InversionParts) -> Dire
 
 
 @torch.no_grad()
-def read_samples(codes: Tensor, parts: InversionParts, reader: Reader, chunk: int = 64) -> Tensor:
+def read_samples(codes: Tensor, parts: Parts, reader: Reader, chunk: int = 64) -> Tensor:
     """Attributes [N, A] of the images of codes [N, C] or [N, L, C], on the CPU."""
     return torch.cat([reader(parts.view(parts.generator(part))).float().cpu() for part in codes.split(chunk)])
 
@@ -263,7 +263,7 @@ def read_samples(codes: Tensor, parts: InversionParts, reader: Reader, chunk: in
 # ---- readers
 
 
-def domain_reader(config: DictConfig, parts: InversionParts) -> Reader | None:
+def domain_reader(config: DictConfig, parts: Parts) -> Reader | None:
     """The network that reads attributes off this domain's images, where it has one."""
     if "reader" not in config.domain:
         return None
@@ -271,7 +271,7 @@ def domain_reader(config: DictConfig, parts: InversionParts) -> Reader | None:
     return reader.to(parts.device) if isinstance(reader, torch.nn.Module) else reader
 
 
-def reader(config: DictConfig, parts: InversionParts) -> Reader | None:
+def reader(config: DictConfig, parts: Parts) -> Reader | None:
     """Who reads attributes here, by `reader`; None where nobody can.
 
     Raises:
@@ -292,7 +292,7 @@ def reader(config: DictConfig, parts: InversionParts) -> Reader | None:
     return Probe.load(path, *embedder(config, parts))
 
 
-def embedder(config: DictConfig, parts: InversionParts) -> tuple[Embedder, str]:
+def embedder(config: DictConfig, parts: Parts) -> tuple[Embedder, str]:
     """The judge through which probes look, and its fingerprint.
 
     Raises:

@@ -23,7 +23,7 @@ from lsap.evaluation.cache import Kept, Rows, finite
 from lsap.evaluation.editability import round_trip
 from lsap.evaluation.fidelity import Identity
 from lsap.inversion import Inversion
-from lsap.pipelines.build import InversionParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.editing import setup as editors
 from lsap.pipelines.editing.edit import digest, searched, strengths_on
 from lsap.pipelines.editing.edits import Edit, Work, reader_label
@@ -63,7 +63,7 @@ class Trials:
         notes: what could not be measured, and why.
     """
 
-    parts: InversionParts
+    parts: Parts
     chosen: Chosen
     edits: Sequence[Edit]
     reader: Reader | None
@@ -227,7 +227,7 @@ class Trials:
         return embed
 
 
-def reembedding(entrant: Entrant, parts: InversionParts) -> Embedding | None:
+def reembedding(entrant: Entrant, parts: Parts) -> Embedding | None:
     """The embedding that made a stored run's codes, if it is an encoder and nothing refined them afterwards.
 
     Raises:
@@ -239,7 +239,7 @@ def reembedding(entrant: Entrant, parts: InversionParts) -> Embedding | None:
     config = embedding_config(source)
     if optimises(config):
         return None
-    made = InversionParts(config, parts.device)
+    made = Parts(config, parts.device)
     made.generator = parts.generator
     return made.embedding()
 
@@ -248,7 +248,7 @@ def reembedding(entrant: Entrant, parts: InversionParts) -> Embedding | None:
 
 
 def trials(
-    config: DictConfig, parts: InversionParts, chosen: Chosen, identity: Identity | None, protocol: protocols.Protocol
+    config: DictConfig, parts: Parts, chosen: Chosen, identity: Identity | None, protocol: protocols.Protocol
 ) -> Trials:
     """The edits that a configuration asks for, by `direction`, `effect`, `strength` and `reader`.
 

@@ -25,11 +25,12 @@ from lsap.evaluation.cache import Kept, Rows, finite
 from lsap.evaluation.codes import CodeDiversity, Places
 from lsap.evaluation.distribution import Inception, frechet_distance
 from lsap.evaluation.editability import published_lec
-from lsap.evaluation.fidelity import LPIPS, MSE, PSNR, Identity, ImageMean, seven_digits, synthetic_row
+from lsap.evaluation.fidelity import LPIPS, MSE, PSNR, Identity, ImageMean
 from lsap.evaluation.protocols import Pairs, Protocol, ShownFaces, picture
 from lsap.evaluation.ranks import Correlation, rank_correlations
+from lsap.evaluation.rows import seven_digits, synthetic_row
 from lsap.evaluation.tables import Standings, Summary, of_the_set, summary
-from lsap.pipelines.build import InversionParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.evaluation.edit_metrics import Trials, trials
 from lsap.pipelines.evaluation.methods import Entrant, entrants
@@ -57,7 +58,7 @@ class Contest:
     """
 
     config: DictConfig
-    parts: InversionParts
+    parts: Parts
     chosen: Chosen
     entrants: Sequence[Entrant]
     names: Sequence[str]
@@ -67,7 +68,7 @@ class Contest:
     @classmethod
     def of(cls, config: DictConfig) -> Contest:
         """The contest that a completed configuration describes; raises as `evaluate`."""
-        parts = InversionParts(config, device_of(config.accelerator))
+        parts = Parts(config, device_of(config.accelerator))
         protocol: Protocol = instantiate(config.protocol, _convert_="all")
         chosen = _images(config, protocol.size or (64, 64))
         found, names = entrants(config, parts, chosen)

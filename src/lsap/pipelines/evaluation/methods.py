@@ -21,7 +21,7 @@ from lsap.data.folder import listing
 from lsap.data.storage import are_images
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.inversion import FixedNoise, Inversion
-from lsap.pipelines.build import InversionParts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.editing.setup import OF_ITS_IMAGES, OF_THE_RUN, no_run, runs_in, take_over
 from lsap.pipelines.images import Chosen
 from lsap.reports.inversion_reports import title
@@ -216,7 +216,7 @@ def named_runs(config: DictConfig) -> list[tuple[str | None, Path]]:
 # ---- runs
 
 
-def entrants(config: DictConfig, parts: InversionParts, chosen: Chosen) -> tuple[list[Entrant], list[str]]:
+def entrants(config: DictConfig, parts: Parts, chosen: Chosen) -> tuple[list[Entrant], list[str]]:
     """All methods and the names of the images that they are compared on, in the order of the images.
 
     Raises:
@@ -289,7 +289,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:TOLD]) + (", …" if len(names) > TOLD else "")
 
 
-def _stored(path: Path, parts: InversionParts) -> Entrant:
+def _stored(path: Path, parts: Parts) -> Entrant:
     """A run that `lsap.invert` wrote."""
     store = Store.read(path)
     if left := store.unfinished():
@@ -307,7 +307,7 @@ def _stored(path: Path, parts: InversionParts) -> Entrant:
     return Entrant(called, path, pictures, store, by_name, summary, lost, store.plan.hash)
 
 
-def _folder(path: Path, parts: InversionParts, chosen: Chosen) -> Entrant:
+def _folder(path: Path, parts: Parts, chosen: Chosen) -> Entrant:
     """A folder of pictures that any tool made, and its codes where it has a file of them."""
     own = path / "images"
     root = own if own.is_dir() and not are_images([file.name for file in path.iterdir()]) else path
@@ -333,7 +333,7 @@ def _folder(path: Path, parts: InversionParts, chosen: Chosen) -> Entrant:
 
 
 def _codes(
-    path: Path, parts: InversionParts, files: Sequence[str], pairs: Mapping[str, str], order: str | None
+    path: Path, parts: Parts, files: Sequence[str], pairs: Mapping[str, str], order: str | None
 ) -> dict[str, Tensor]:
     """Codes [L, C] by image name, from a file beside a tool's pictures; without names, in the order of the pictures."""
     there = [path / f"{name}{suffix}" for name in CODES for suffix in SUFFIXES_OF_CODES]

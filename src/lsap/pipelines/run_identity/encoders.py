@@ -6,18 +6,19 @@ Whoever wants a trained encoder finds it by what its training wrote to.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lsap.checkpoints import file_digest, fingerprint
-from lsap.config.checks import checked_file, lambdas
+from lsap.config.checks import SHORT_PRECISIONS, checked_file, lambdas
 from lsap.config.compose import as_written, composed, plain, searchpath
 from lsap.data import Source
-from lsap.pipelines.build import Parts
-from lsap.pipelines.fit import SHORT_PRECISIONS
 from lsap.pipelines.run_identity.images import GivenImages, names_digest, source_digest
 from lsap.runs import RunFolder
+
+if TYPE_CHECKING:
+    from lsap.pipelines.build import Parts
 
 # What decides the outcome of a run, beside all lambdas, as far as its embedding has it; a change makes another run.
 IDENTITY = (

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lsap.checkpoints import file_digest, fingerprint
 from lsap.config.checks import (
+    FOR_VERBS,
     checked_file,
     lambdas,
     optimises,
 )
 from lsap.config.compose import as_written, composed, plain, searchpath
-from lsap.pipelines.build import FOR_VERBS, InversionParts, RefinementParts, _plain_arguments, trained
 from lsap.pipelines.images import Chosen
 from lsap.pipelines.run_identity.images import GivenImages, names_digest
 from lsap.pipelines.run_identity.refinements import marks
 from lsap.runs import RunFolder
 from lsap.runs.content import content_digest
+
+if TYPE_CHECKING:
+    from lsap.pipelines.build import Parts
 
 OF_OPTIMISATIONS = ("steps", "patience", "optimisation", "objective", "init")
 
@@ -27,7 +30,7 @@ OF_OPTIMISATIONS = ("steps", "patience", "optimisation", "objective", "init")
 OF_ALL = ("seed", "space", "view", "images", "split", "count", "iterations")
 
 
-def run_folder(parts: InversionParts, chosen: Chosen) -> RunFolder:
+def run_folder(parts: Parts, chosen: Chosen) -> RunFolder:
     """Where the inversions of these settings, weights and images go; its `settings` are what the store keeps."""
     config = parts.config
     save_to = config.save_to if config.refinement.name == "none" else None
@@ -62,7 +65,7 @@ def inversion_folder(
     return given.find(folder(content_digest(chosen.digests)), folder(by_names))
 
 
-def identity(parts: InversionParts) -> tuple[dict[str, Any], dict[str, Any]]:
+def identity(parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
     """What decides the inversions of an embedding beside its images, and the same when the user changes nothing."""
     config = parts.config
     usual = composed(
@@ -85,9 +88,9 @@ def identity(parts: InversionParts) -> tuple[dict[str, Any], dict[str, Any]]:
         if config.init not in (None, "mean", "encoder"):
             settings["init"] = file_digest(checked_file("init", config.init))[:12]
         elif config.init == "encoder":
-            settings["init"] = f"encoder-{file_digest(trained(parts.of_encoder())[1])[:8]}"
+            settings["init"] = f"encoder-{file_digest(parts.of_encoder().trained_encoder[1])[:8]}"
     else:
-        path = trained(parts)[1]
+        path = parts.trained_encoder[1]
         settings["encoder"] = file_digest(path)[:12]
         own = config.checkpoint is None
         settings["run"], defaults["run"] = (path.parent.name if own else None), ("default" if own else None)
@@ -100,7 +103,7 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     return {name: plain(config[name]) for name in names if name in config}
 
 
-def refined_folder(parts: RefinementParts, chosen: Chosen) -> RunFolder:
+def refined_folder(parts: Parts, chosen: Chosen) -> RunFolder:
     """Where refined inversions go: named by what was changed of the embedding's and the refinement's settings."""
     config = parts.config
     settings, defaults = identity(parts)
@@ -108,7 +111,10 @@ def refined_folder(parts: RefinementParts, chosen: Chosen) -> RunFolder:
     choices = [f"domain={config.domain.name}", f"embedding={config.embedding.name}", f"refinement={name}"]
     usual = composed("invert", choices, searchpath=searchpath())
     for node, into in ((config.refinement, settings), (usual.refinement, defaults)):
-        into["refinement"] = {"name": name, **_plain_arguments(node, FOR_VERBS)}
+        into["refinement"] = {
+            "name": name,
+            **{key: value for key, value in plain(node).items() if key not in FOR_VERBS},
+        }
     own = config.refinement.get("checkpoint") == usual.refinement.get("checkpoint")
     for argument, mark in marks(parts, config.refinement).items():
         settings["refinement"][argument] = mark

@@ -17,13 +17,12 @@ from torch import nn
 from lsap.checkpoints import fingerprint
 from lsap.config.compose import composed, plain, searchpath
 from lsap.errors import BadValue
-from lsap.pipelines.build import trained
 from lsap.pipelines.run_identity.images import GivenImages, names_digest, source_digest
 from lsap.refinement import RefinementTraining
 from lsap.runs import RunFolder
 
 if TYPE_CHECKING:
-    from lsap.pipelines.build import RefinementParts
+    from lsap.pipelines.build import Parts
 
 ENCODER = "encoder_in_use"  # the part that a network is trained over an encoder by
 BESIDE = ("borrows", "needs", "examples")  # keys of a node that decide nothing themselves, or are looked at apart
@@ -49,7 +48,7 @@ def network_class(node: DictConfig) -> type[RefinementTraining]:
     return way
 
 
-def network_folder(parts: RefinementParts) -> RunFolder:
+def network_folder(parts: Parts) -> RunFolder:
     """Where the training of a refinement's own network lives: named by what was changed of its settings.
 
     The settings are those of `refinement.training`, the networks that it looks through, and the training images; how
@@ -64,11 +63,11 @@ def network_folder(parts: RefinementParts) -> RunFolder:
     if ENCODER in config.refinement.training.get("borrows", {}).values():
         own = config.get("checkpoint") is None
         settings["embedding"], defaults["embedding"] = config.embedding.name, usual.embedding.name
-        settings["run"], defaults["run"] = (trained(parts)[1].parent.name if own else None), "default"
+        settings["run"], defaults["run"] = (parts.trained_encoder[1].parent.name if own else None), "default"
     return _folder(parts, config.refinement.name, settings, defaults, examples)
 
 
-def examples_folder(parts: RefinementParts) -> RunFolder:
+def examples_folder(parts: Parts) -> RunFolder:
     """Where the examples of such a training live: named by what was changed of their own settings; raises likewise."""
     return _folder(parts, f"{parts.config.refinement.name}-examples", *_examples(parts))
 
@@ -85,18 +84,18 @@ def network_command(config: DictConfig) -> str:
     return " ".join(["python -m lsap.train", *typed])
 
 
-def marks(parts: RefinementParts, node: DictConfig) -> dict[str, str]:
+def marks(parts: Parts, node: DictConfig) -> dict[str, str]:
     """The fingerprints of the networks that a node borrows, shortened, by argument."""
     borrowed = {name: part for name, part in parts.borrowed(node).items() if isinstance(part, nn.Module)}
     return {name: fingerprint(part)[:12] for name, part in borrowed.items() if part.state_dict()}
 
 
-def _examples(parts: RefinementParts) -> Identity:
+def _examples(parts: Parts) -> Identity:
     usual = _usual(parts.config)
     return _identity(parts, parts.config.refinement.training.examples, usual.refinement.training.examples)
 
 
-def _identity(parts: RefinementParts, node: DictConfig, usual_node: DictConfig) -> Identity:
+def _identity(parts: Parts, node: DictConfig, usual_node: DictConfig) -> Identity:
     """What decides how the work of a node turns out: its settings, seed, view, the networks it borrows, the images."""
     config, usual = parts.config, _usual(parts.config)
 
@@ -112,7 +111,7 @@ def _identity(parts: RefinementParts, node: DictConfig, usual_node: DictConfig) 
 
 
 def _folder(
-    parts: RefinementParts,
+    parts: Parts,
     name: str,
     settings: dict[str, Any],
     defaults: dict[str, Any],

@@ -1,0 +1,31 @@
+"""What `lsap.checkpoints` offers; each name is imported when it is first asked for."""
+
+from .codes import Codes as Codes
+from .codes import check_owner as check_owner
+from .codes import read_codes as read_codes
+from .codes import write_codes as write_codes
+from .directions import Components as Components
+from .directions import CoordinateDirection as CoordinateDirection
+from .directions import Direction as Direction
+from .directions import load_directions as load_directions
+from .directions import read_components as read_components
+from .directions import read_direction as read_direction
+from .directions import save_directions as save_directions
+from .directions import write_direction as write_direction
+from .encoders import PublishedEncoder as PublishedEncoder
+from .encoders import read_encoder as read_encoder
+from .fingerprints import fingerprint as fingerprint
+from .generators import average_latent as average_latent
+from .generators import load_generator as load_generator
+from .generators import save_generator as save_generator
+from .generators import save_rosinality as save_rosinality
+from .metric_networks import load_arcface as load_arcface
+from .metric_networks import load_bisenet as load_bisenet
+from .metric_networks import load_curricularface as load_curricularface
+from .metric_networks import load_lpips as load_lpips
+from .metric_networks import load_moco as load_moco
+from .paths import file_digest as file_digest
+from .paths import located as located
+from .states import read_card as read_card
+from .states import read_state as read_state
+from .states import write_state as write_state
