@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from lsap.cli import composed, positive, searchpath
+from lsap.cli import composed, explain, positive, searchpath
 from lsap.data.storage import FORMATS, decoded, reason
 from lsap.editing.effects import incremental
 from lsap.editors import WIDE
@@ -285,7 +285,7 @@ def trained_encoders(domain: str, settings: Sequence[str] = ()) -> dict[str, Pat
                 continue
             label = _label(domain, path.parent.name, record.get("settings"))
         except (LsapError, HydraException, OmegaConfBaseException) as error:
-            print(f"{path} is not offered: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"{path} is not offered: {explain(error, 'train') or error}", file=sys.stderr)
             continue
         found[label if label not in found else f"{label} ({path.name})"] = path
     return found
@@ -298,7 +298,7 @@ def _label(domain: str, embedding: str, settings: Any) -> str:
     named = {
         key: value
         for key, value in stored.items()
-        if key in usual
+        if isinstance(usual.get(key), int | float | str)
         and (isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,40}", value)))
         and (key == "lambda_nscd" or value != usual[key])
     }
