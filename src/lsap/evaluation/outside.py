@@ -74,8 +74,8 @@ def outside(rows: Mapping[str, Mapping[str, Any]], reference: Mapping[str, float
     Example:
         >>> reference = {"mse": 0.16, "lpips": 1.0}
         >>> print(outside({"photo.jpg": {"mse": 0.15, "lpips": 0.92}}, reference, "demo"))
-        photo.jpg: the error of its inversion is near that of the mean image (error ratio 0.93). The picture is \
-probably outside domain=demo
+        photo.jpg: the error of its inversion is near or above that of the mean image (error ratio 0.93). The \
+picture is probably outside domain=demo
         >>> print(outside({"portrait.png": {"mse": 0.03, "lpips": 0.4}}, reference, "demo"))
         None
     """
@@ -86,11 +86,11 @@ probably outside domain=demo
     if len(found) == 1:
         (name,) = found
         return (
-            f"{name}: the error of its inversion is near that of the mean image (error ratio {ratios[name]:.2f}). The "
-            f"picture is probably outside domain={domain}"
+            f"{name}: the error of its inversion is near or above that of the mean image (error ratio "
+            f"{ratios[name]:.2f}). The picture is probably outside domain={domain}"
         )
     listed = ", ".join(f"{name} {ratios[name]:.2f}" for name in found[:NAMED]) + (", …" if len(found) > NAMED else "")
     return (
         f"{len(found)} of {len(rows)} images are probably outside domain={domain}: the errors of their inversions are "
-        f"near that of the mean image (error ratios: {listed})"
+        f"near or above that of the mean image (error ratios: {listed})"
     )
