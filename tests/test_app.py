@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,9 +16,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -30,9 +33,12 @@ from lsap.checkpoints import Direction, read_card, read_codes, write_direction
 from lsap.config.compose import composed
 from lsap.demo.weights import load_generator, load_reader
 from lsap.errors import BadValue, MissingFile
+from lsap.runs import write_json
+from lsap.runs.folder import Record
 from lsap.web import page as app
-from lsap.web.session import SHOWN, Playground, Turn, shown
+from lsap.web.session import SHOWN, Playground, Turn, shown, trained_encoders
 from test_invert import images, own  # noqa: F401 (fixtures)
+from test_outside import stripes
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NOTHING = SimpleNamespace(  # stands in for gradio: what the page's values are told to be
@@ -132,6 +138,46 @@ def test_embeddings_that_work_are_offered(tiny: Playground, own: list[str]) -> N
         Playground(settings(own, "embeddings=[lsap_e]"))
     with pytest.raises(BadValue, match="embedding=lsap_e is not offered here"):
         tiny.inverter("lsap_e")
+
+
+def run(folder: Path, status: str = "finished", **settings: Any) -> Path:
+    """What is read of a training to list it: its record, and that there is an encoder."""
+    folder.mkdir(parents=True)
+    (folder / "encoder.safetensors").touch()
+    write_json(folder / "run.json", asdict(Record(settings, cast(Any, status))))
+    return folder
+
+
+def test_every_trained_encoder_is_listed_by_its_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    usual = {"lambda_nscd": 0.5, "seed": 0, "max_steps": 900, "generator": "19b61f", "view.size": 64}
+    plain = run(tmp_path / "demo/lsap_e/default", **usual)
+    without = run(tmp_path / "demo/lsap_e/lambda_nscd=0.0", **usual | {"lambda_nscd": 0.0})
+    short = run(tmp_path / "demo/e4e/a", **usual | {"lambda_nscd": 0.0, "max_steps": 30, "seed": 2})
+    other = run(tmp_path / "demo/e4e/b", **usual | {"lambda_nscd": 0.0, "max_steps": 30, "seed": 2, "images": "19b6"})
+    hostile = run(tmp_path / "demo/psp/c", **usual | {"seed": "<img src=x>", "lr": ["${oc.env:HOME}"]})
+    run(tmp_path / "demo/psp/running", "running", **usual)
+    run(tmp_path / "demo/unknown/d", **usual)
+    damaged = run(tmp_path / "demo/psp/damaged") / "run.json"
+    damaged.write_text("{")
+    assert trained_encoders("demo", [f"outputs={tmp_path}"]) == {
+        "lsap_e, lambda_nscd=0.5": plain,
+        "e4e, lambda_nscd=0, seed=2, max_steps=30": short,
+        "e4e, lambda_nscd=0, seed=2, max_steps=30 (b)": other,
+        "lsap_e, lambda_nscd=0": without,
+        "psp, lambda_nscd=0.5": hostile,
+    }
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert f"{damaged.parent} is not offered" in said[0]
+    assert f"{tmp_path / 'demo/unknown/d'} is not offered: embedding=unknown: there is no such embedding" in said[1]
+    assert trained_encoders("demo", [f"outputs={tmp_path / 'none'}"]) == {}
+
+
+def test_an_encoder_that_cannot_be_loaded_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run(tmp_path / "demo/lsap_e/default", lambda_nscd=0.5)
+    demo = Playground(composed("app", ["candidates=[lsap_o_wplus]", f"settings=['outputs={tmp_path}']"]))
+    assert demo.embeddings == ["lsap_o_wplus"]
+    assert f"{folder} is not offered" in capsys.readouterr().err
 
 
 def test_refinements_that_work_are_offered(tiny: Playground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,21 +315,17 @@ def test_a_visit_from_picture_to_codes(tiny: Playground, tmp_path: Path) -> None
 # ---- the page in a browser
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The page of the demo as a user starts it, and the folder for its temporary files."""
+@contextmanager
+def served(folder: Path, *settings: str, url: str) -> Iterator[str]:
+    """The page as a user starts it in a folder, until it answers; what it says while it runs is in `folder/log`."""
     if importlib.util.find_spec("gradio") is None:
         pytest.skip("gradio is of the extra app")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder, log = tmp_path_factory.mktemp("temporary"), tmp_path_factory.mktemp("log") / "log"
-    environment = os.environ | {"TMPDIR": str(folder)}
-    started = [sys.executable, "-m", "lsap.app", f"port={port}", "open=false", "steps=20", "refinement_steps=5"]
-    started += ["samples=4", "embeddings=[lsap_o_wplus,stylegan2_wplus]", "upload_mb=1"]
+    environment, log = os.environ | {"TMPDIR": str(folder), "BROWSER": "true"}, folder / "log"
     with log.open("wb") as out:
-        server = subprocess.Popen(started, cwd=folder, env=environment, stdout=out, stderr=out)
-    url, limit = f"http://127.0.0.1:{port}", time.monotonic() + 900
+        server = subprocess.Popen(
+            [sys.executable, "-m", "lsap.app", *settings], cwd=folder, env=environment, stdout=out, stderr=out
+        )
+    limit = time.monotonic() + 900
     try:
         while time.monotonic() < limit:
             assert server.poll() is None, log.read_text()
@@ -292,26 +334,49 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
                 break
             except OSError:
                 time.sleep(1)
-        yield url, folder
+        yield url
     finally:
         server.terminate()
         server.wait(60)
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The page of the demo with short optimisations, and the folder for its temporary files."""
+    folder, port = tmp_path_factory.mktemp("temporary"), free_port()
+    short = ["steps=20", "refinement_steps=5", "samples=4", "embeddings=[lsap_o_wplus,stylegan2_wplus]", "upload_mb=1"]
+    with served(folder, f"port={port}", "open=false", *short, url=f"http://127.0.0.1:{port}") as url:
+        yield url, folder
     assert [path.name for path in folder.iterdir() if path.name.startswith("lsap-app-")] == [], "nothing is kept"
 
 
-@pytest.fixture
-def page(address: tuple[str, Path]) -> Iterator[Any]:
-    """The page, opened in a browser."""
+@contextmanager
+def opened(url: str) -> Iterator[Any]:
+    """The page in a browser."""
     if BROWSER is None:
         pytest.skip("no chromium on this machine")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is of the extra dev")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1200, "height": 1000})
-        opened.set_default_timeout(120_000)
-        opened.goto(address[0])
-        yield opened
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(url)
+        yield page
         browser.close()
+
+
+@pytest.fixture
+def page(address: tuple[str, Path]) -> Iterator[Any]:
+    """The page of `address`, opened in a browser."""
+    with opened(address[0]) as page:
+        yield page
 
 
 Look = Callable[[str], torch.Tensor]
@@ -397,3 +462,77 @@ def test_files_that_are_too_large_or_none_of_the_pages_are_refused(page: Any, ad
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{address[0]}/gradio_api/file={path}", timeout=20)
         assert refused.value.code in (403, 404)
+
+
+def is_cleared(page: Any) -> None:
+    """Nothing is shown of an earlier picture."""
+    from playwright.sync_api import expect
+
+    for name in ("inversion", "edit"):
+        expect(page.locator(f"#{name} img")).to_have_count(0)
+    for name in ("numbers", "changes", "notice"):
+        expect(page.locator(f"#{name}")).not_to_contain_text(re.compile(r"\w"))
+    expect(page.locator("#codes")).to_be_disabled()
+
+
+@pytest.mark.slow
+def test_the_documented_command_serves_the_page_in_an_empty_folder(tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    with served(tmp_path, url="http://127.0.0.1:7860") as url, opened(url) as page:
+        expect(page.get_by_role("radio", name="lsap_o_wplus", exact=True)).to_be_checked()
+        expect(page.locator("#samples button img")).to_have_count(8)
+        take(page, "start")
+        page.locator("#invert").click()
+        expect(page.locator("#notice")).to_have_text("Choose a sample or upload an image first.")
+        page.locator("#samples button img").first.click()
+        expect(page.locator("#input img")).to_be_visible()
+        page.locator("#invert").click()
+        expect(page.locator("#edit img")).to_be_visible(timeout=600_000)
+        take(page, "start-inverted")
+    assert (tmp_path / "log").read_text().startswith(url)
+
+
+@pytest.mark.slow
+def test_another_picture_clears_the_results_also_while_an_inversion_runs(page: Any, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    sample = page.locator("#samples button img")
+    sample.first.click()
+    expect(page.locator("#input img")).to_be_visible()
+    page.locator("#invert").click()
+    expect(page.locator("#edit img")).to_be_visible(timeout=300_000)
+    sample.nth(1).click()
+    is_cleared(page)
+    take(page, "cleared")
+    page.locator("#invert").click()
+    expect(page.locator("#inversion")).to_contain_text("lsap_o_wplus", timeout=60_000)  # its progress
+    page.locator("#upload input[type=file]").set_input_files(stripes(tmp_path / "stripes.png"))
+    is_cleared(page)
+    page.wait_for_timeout(15_000)  # the inversion that was running ends meanwhile
+    is_cleared(page)
+    page.locator("#invert").click()
+    expect(page.locator("#edit img")).to_be_visible(timeout=300_000)
+    expect(page.locator("#notice")).to_contain_text("stripes.png: the error of its inversion is near or above")
+    take(page, "warned")
+    before = page.locator("#input img").first.get_attribute("src")
+    sample.nth(1).click()  # the one that was chosen before the upload
+    expect(page.locator("#input img").first).not_to_have_attribute("src", before)
+    is_cleared(page)
+
+
+@pytest.mark.slow
+def test_a_trained_encoder_is_offered_and_works(tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    typed = ["-m", "lsap.train", "lambda_nscd=0", "max_steps=2", "data.train.count=64", "data.val_images=16"]
+    subprocess.run([sys.executable, *typed], cwd=tmp_path, check=True, capture_output=True, timeout=900)
+    port = free_port()
+    with served(tmp_path, f"port={port}", "open=false", url=f"http://127.0.0.1:{port}") as url, opened(url) as page:
+        expect(page.get_by_role("radio", name="lsap_e, lambda_nscd=0, max_steps=2", exact=True)).to_be_checked()
+        page.locator("#samples button img").first.click()
+        expect(page.locator("#input img")).to_be_visible()
+        page.locator("#invert").click()
+        expect(page.locator("#edit img")).to_be_visible(timeout=300_000)
+        expect(page.locator("#numbers caption")).to_have_text("lsap_e, lambda_nscd=0, max_steps=2")
+        take(page, "trained")

@@ -27,7 +27,7 @@ from lsap.api import inversion_files as kept
 from lsap.api.image_inputs import Given, Pictures
 from lsap.checkpoints import Direction
 from lsap.cli.messages import explain
-from lsap.config.checks import NONE, optimises, positive
+from lsap.config.checks import FOR_VERBS, NONE, optimises, positive
 from lsap.config.checks import check_inversion as check
 from lsap.config.compose import composed, config_dir, plain, searchpath
 from lsap.editing.effects import Reader
@@ -36,7 +36,7 @@ from lsap.errors import BadValue, LsapError, nearest
 from lsap.evaluation.outside import errors, outside, reference_errors
 from lsap.evaluation.rows import Row
 from lsap.inversion import Embedded, Inversion, Watch, cat
-from lsap.pipelines.build import FOR_VERBS, Parts
+from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import own_device
 from lsap.pipelines.editing import setup as editors
 from lsap.pipelines.images import chosen_images

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lsap.stylegan2 import Generator
 
-SAMPLES = 16  # the reference then varies by 5 % from one choice of samples to the next (demo generator)
-RATIO = 0.65  # docs/app.md has the rates of false and missed warnings on the demo
+SAMPLES = 32  # other samples change the reference by 7 % (MSE) and 2 % (LPIPS), one standard deviation, demo generator
+RATIO = 0.6  # docs/app.md has the rates of false and missed warnings on the demo
 NAMED = 3  # images that a message names
 
 
@@ -39,7 +39,7 @@ def reference_errors(
     distance: Callable[[Tensor, Tensor], Tensor] | None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Mean `errors` of the mean latent's image on 16 samples of the generator, drawn by `seed`.
+    """Mean `errors` of the mean latent's image on 32 samples of the generator, drawn by `seed`.
 
     Args:
         generator: with its fixed noise.
@@ -73,10 +73,11 @@ def outside(rows: Mapping[str, Mapping[str, Any]], reference: Mapping[str, float
 
     Example:
         >>> reference = {"mse": 0.16, "lpips": 1.0}
-        >>> outside({"photo.jpg": {"mse": 0.15, "lpips": 0.92}}, reference, "demo")
-        "photo.jpg: the error of its inversion is near that of the mean image (error ratio 0.93). The picture is \
-probably outside domain=demo"
-        >>> outside({"portrait.png": {"mse": 0.03, "lpips": 0.4}}, reference, "demo")
+        >>> print(outside({"photo.jpg": {"mse": 0.15, "lpips": 0.92}}, reference, "demo"))
+        photo.jpg: the error of its inversion is near or above that of the mean image (error ratio 0.93). The \
+picture is probably outside domain=demo
+        >>> print(outside({"portrait.png": {"mse": 0.03, "lpips": 0.4}}, reference, "demo"))
+        None
     """
     ratios = {name: error_ratio(row, reference) for name, row in rows.items()}
     found = sorted((name for name in ratios if ratios[name] > RATIO), key=lambda name: -ratios[name])
@@ -85,11 +86,11 @@ probably outside domain=demo"
     if len(found) == 1:
         (name,) = found
         return (
-            f"{name}: the error of its inversion is near that of the mean image (error ratio {ratios[name]:.2f}). The "
-            f"picture is probably outside domain={domain}"
+            f"{name}: the error of its inversion is near or above that of the mean image (error ratio "
+            f"{ratios[name]:.2f}). The picture is probably outside domain={domain}"
         )
     listed = ", ".join(f"{name} {ratios[name]:.2f}" for name in found[:NAMED]) + (", …" if len(found) > NAMED else "")
     return (
         f"{len(found)} of {len(rows)} images are probably outside domain={domain}: the errors of their inversions are "
-        f"near that of the mean image (error ratios: {listed})"
+        f"near or above that of the mean image (error ratios: {listed})"
     )

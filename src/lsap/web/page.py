@@ -169,7 +169,9 @@ def built(gradio: Any, playground: Playground) -> Any:
         taken = [photo, seen, turn, inverted, *results]
         if gallery is not None:
             gallery.select(sample, None, taken, cancels=running, **quiet)
-        dropped.upload(acts.upload, [dropped], [dropped, *taken], cancels=running, **quiet)
+        uploaded = dropped.upload(acts.upload, [dropped], [dropped, *taken], cancels=running, **quiet)
+        if gallery is not None:
+            uploaded.then(lambda: gradio.Gallery(selected_index=None), None, gallery, show_progress="hidden", **quiet)
         embedding.change(acts.embedding, [embedding, refinement], [refinement, notice], **quiet)
         reset.click(lambda: [0.0] * len(sliders), None, sliders, **quiet)
     return page

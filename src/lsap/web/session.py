@@ -22,6 +22,7 @@ from lsap.api.image_inputs import Pictures
 from lsap.api.inverter import Inverter, configured
 from lsap.api.loading import FILE, domains, load
 from lsap.checkpoints import Codes, Direction, read_card, write_codes
+from lsap.cli.messages import explain
 from lsap.config.checks import optimises, positive
 from lsap.config.compose import composed, searchpath
 from lsap.data.storage import FORMATS, decoded, reason
@@ -285,7 +286,7 @@ def trained_encoders(domain: str, settings: Sequence[str] = ()) -> dict[str, Pat
                 continue
             label = _label(domain, path.parent.name, record.get("settings"))
         except (LsapError, HydraException, OmegaConfBaseException) as error:
-            print(f"{path} is not offered: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"{path} is not offered: {explain(error, 'train') or error}", file=sys.stderr)
             continue
         found[label if label not in found else f"{label} ({path.name})"] = path
     return found
@@ -298,7 +299,7 @@ def _label(domain: str, embedding: str, settings: Any) -> str:
     named = {
         key: value
         for key, value in stored.items()
-        if key in usual
+        if isinstance(usual.get(key), int | float | str)
         and (isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,40}", value)))
         and (key == "lambda_nscd" or value != usual[key])
     }
