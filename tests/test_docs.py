@@ -159,7 +159,7 @@ def test_every_make_target_exists(page: Path) -> None:
     assert {name for part in code for name in re.findall(r"^make ([a-z]+)", part, re.MULTILINE)} <= targets
 
 
-def test_the_house_is_drawn_as_it_stands() -> None:
+def test_the_architecture_is_drawn_as_it_is() -> None:
     drawn = set(re.findall(r"^[├└]── (\w+)/", text("docs/design.md"), re.MULTILINE))
     package = Path(lsap.__file__).parent
     assert drawn == {path.parent.name for path in package.glob("*/__init__.py")}

@@ -14,6 +14,7 @@ from lsap.errors import BadValue
 from lsap.evaluation import fidelity
 from lsap.evaluation.codes import CodeDiversity, LayerNSCD
 from lsap.evaluation.fidelity import LPIPS, MSE, PSNR, Identity, evaluate, evaluate_mean_latent
+from lsap.evaluation.rows import synthetic_row
 from lsap.stylegan2 import Generator, View
 
 
@@ -174,7 +175,7 @@ def test_the_mean_latent_has_no_diversity_and_a_larger_error_than_the_truth(
 
 
 def test_the_synthetic_row_is_what_sampled_codes_measure(generator: Generator, space: NormalizedStyleSpace) -> None:
-    row = fidelity.synthetic_row(space)
+    row = synthetic_row(space)
     samples = generator.mapping(torch.randn(4000, 12))
     measured = {name: NSCD(space.mean, anchor=anchor) for name, anchor in (("nscd", "unit"), ("nscd_raw", "raw"))}
     for name, metric in measured.items():

@@ -184,7 +184,10 @@ def test_inversions_of_version_0_1_are_found_only_for_certainly_the_same_images(
 ) -> None:
     one = aged(pictures(tmp_path / "one/frames", 40))
     with monkeypatch.context() as patch:  # it knew images by the name of their folder and their own names
-        patch.setattr("lsap.embedders.content_digest", lambda found: f"frames-{names_digest(list(found))[:6]}")
+        patch.setattr(
+            "lsap.pipelines.run_identity.inversions.content_digest",
+            lambda found: f"frames-{names_digest(list(found))[:6]}",
+        )
         old = start(f"images={one}").folder
     if change == "replaced":
         pictures(one, 200)

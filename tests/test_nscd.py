@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lsap.alignment import NSCD, nscd
-from lsap.alignment import nscd as nscd_function
 from lsap.errors import BadValue
 
 WIDTHS = (5, 3, 4)
@@ -120,7 +119,7 @@ def test_metric_keeps_its_own_mean_and_stays_out_of_checkpoints(mean: list[Tenso
 def test_docstring_examples_hold() -> None:
     import sys
 
-    result = doctest.testmod(sys.modules[nscd_function.__module__])
+    result = doctest.testmod(sys.modules[NSCD.__module__])
     assert result.attempted >= 6
     assert result.failed == 0
 

@@ -303,7 +303,7 @@ def test_charts_carry_no_metadata_and_are_the_same_every_time() -> None:
 
 
 def test_examples_in_docstrings_hold() -> None:
-    for module in (page, report):
+    for module in (columns_module, report):
         result = doctest.testmod(module)
         assert result.attempted > 0
         assert result.failed == 0

@@ -1,6 +1,6 @@
 """Directions in W along which one attribute changes: fitted to samples, purified, matched in effect.
 
-The record itself, `Direction`, and its files are those of `lsap.checkpoints`. The strengths of directions that are found
+The record itself, `Direction`, and its files are those of `lsap.checkpoints`. The strengths of directions found
 here are counted in standard deviations of the samples along them, so that a strength of 1 means the same for every
 direction and generator.
 """

@@ -1,4 +1,4 @@
-"""From a composed configuration to the parts of a run: generator, encoder, losses, metric networks, data, refinement."""
+"""From a composed configuration to the parts of a run: generator, encoder, losses, metric networks, refinement."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`python -m lsap.dashboard domain=demo`: the workspace in which Weights & Biases shows the runs of a domain.
 
-Its panels refer to what `lsap.pipelines.wandb_logging` logs. The definition is always written to a file; where somebody is logged in it
-is pushed too, and pushed again it replaces what it made before.
+Its panels refer to what `lsap.pipelines.wandb_logging` logs. The definition is always written to a file. With a W&B
+login it is also pushed, and replaces what an earlier push made.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class RefinementTraining(LightningModule, abc.ABC):
 
     This is the seam between a refinement and `python -m lsap.train refinement=…`. A method says what a batch costs
     (`terms`) and what its file holds (`product`), and names it in the node `training` of its YAML. Run folder, Trainer,
-    resuming, the choice of the best checkpoint and writing the file are done for it (`lsap.pipelines.refinement_training`).
+    resuming, the choice of the best checkpoint and writing the file are done by `lsap.pipelines.refinement_training`.
 
     All randomness of a step comes from (seed, batch counter): a run that was killed and resumed takes the very steps
     that it would have taken. Checkpoints hold the network alone.

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from lsap.errors import BadValue, LsapError, StoppedRun
 from lsap.runs.atomic import NO_ROOM, no_room, read_json, remove_drafts, write_json
+from lsap.runs.class_paths import recorded
 from lsap.runs.lock import Lock
 
 LONGEST = 80  # characters of a folder name; longer lists of settings become a hash
@@ -175,9 +176,12 @@ class RunFolder:
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings on one level, sorted, and as JSON would give them back, so that a stored run can be compared."""
+    """Settings on one level, sorted, and as JSON would give them back, so that a stored run can be compared.
+
+    Class paths are those of version 0.1, so that its runs are found.
+    """
     result: dict[str, Any] = json.loads(json.dumps(flatten(settings), sort_keys=True, allow_nan=False))
-    return result
+    return {key: recorded(str(value)) if key.endswith("_target_") else value for key, value in result.items()}
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
