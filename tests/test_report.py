@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from lsap.errors import BadValue, MissingFile
+from lsap.evaluation import columns as table_columns
 from lsap.evaluation.columns import Measure
 from lsap.reports import charts, page, pictures
 from lsap.reports import run_reports as report
@@ -303,7 +304,7 @@ def test_charts_carry_no_metadata_and_are_the_same_every_time() -> None:
 
 
 def test_examples_in_docstrings_hold() -> None:
-    for module in (columns_module, report):
+    for module in (table_columns, report):
         result = doctest.testmod(module)
         assert result.attempted > 0
         assert result.failed == 0

@@ -249,6 +249,11 @@ def read_components(path: str | Path, generator: str) -> Components:
     return Components(mean, vectors, stds, generator)
 
 
+def holds_directions(path: str | Path) -> bool:
+    """Whether a file is one that `save_directions` wrote, by its card."""
+    return read_card(path).get("format") == FORMAT
+
+
 def is_components(tensors: Mapping[str, Any]) -> bool:
     """Whether these are the parts of a GANSpace file."""
     return {"mean", "comp", "std"} <= set(tensors)

@@ -23,7 +23,7 @@ from lsap.checkpoints.paths import located
 from lsap.checkpoints.pickles import Record, read_pickle, refuse
 from lsap.checkpoints.torchfiles import check_tensors, inspect, is_older
 from lsap.errors import BadValue, MissingFile
-from lsap.runs.atomic import replacing, save_safetensors
+from lsap.runs import replacing, save_safetensors
 
 
 def read_state(path: str | Path) -> dict[str, Any]:

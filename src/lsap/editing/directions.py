@@ -14,8 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lsap.checkpoints import Direction
-from lsap.checkpoints.directions import SPREAD, same_generator
+from lsap.checkpoints import SPREAD, Direction, same_generator
 from lsap.errors import BadValue
 
 

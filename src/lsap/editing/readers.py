@@ -14,7 +14,7 @@ from torch import Tensor
 from lsap.checkpoints import read_card, read_state, write_state
 from lsap.data.landmarks import DetectedLandmarks, Landmarks
 from lsap.errors import BadValue
-from lsap.pretrained.judge import Embedder
+from lsap.pretrained import Embedder
 
 KIND = "lsap probe"
 LEFT, RIGHT, NOSE = 0, 16, 30  # ends of the jaw and tip of the nose among the 68 landmarks

@@ -11,7 +11,7 @@ from typing import Any
 
 import lsap
 from lsap.evaluation.rows import seven_digits
-from lsap.runs.atomic import write_json
+from lsap.runs import write_json
 
 Rows = dict[str, dict[str, Any]]  # image name → key → number or None
 

@@ -14,13 +14,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lsap.config.checks import positive
-from lsap.data import SUFFIXES
+from lsap.data import SUFFIXES, Photographs, UnreadableImage
 from lsap.data.faces import Square, aligned, cut_out
 from lsap.data.folder import Folder
 from lsap.data.landmarks import DetectedLandmarks, Landmarks, ListedLandmarks
 from lsap.data.opening import open_storage
-from lsap.data.source import UnreadableImage
-from lsap.data.storage import Photographs, found
+from lsap.data.storage import found
 from lsap.errors import BadValue
 from lsap.reports.pictures import save
 from lsap.runs import write_json

@@ -264,7 +264,7 @@ def _scheduler() -> list[SLURMEnvironment]:
 def _dashboards(config: DictConfig, folder: RunFolder) -> list[Logger]:
     if config.logger.name != "wandb":
         return []
-    from lsap.pipelines.wandb_logging import opened
+    from lsap.pipelines.wandb_run import opened
 
     if global_rank() == 0 and "wandb_id" not in folder.record.notes:
         folder.note(wandb_id=secrets.token_hex(4))

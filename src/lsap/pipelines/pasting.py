@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from omegaconf import DictConfig
 
+from lsap.data import Photographs
 from lsap.data.faces import paste_back
 from lsap.data.folder import Folder
-from lsap.data.storage import Photographs
 from lsap.errors import BadValue, MissingFile
 from lsap.pipelines.cropping import RECORD, file_name, opened, stored
 from lsap.reports.pictures import save

@@ -23,8 +23,8 @@ from lsap.pipelines.build import Parts, check_optimizer, check_sizes
 from lsap.pipelines.devices import global_rank, own_device, process_count, refuse_nested_launch
 from lsap.pipelines.fit import Course, best_weights, check_trainer, fit
 from lsap.pipelines.images import Chosen
-from lsap.pipelines.inversion import Clock, work
 from lsap.pipelines.measurement import rows_of
+from lsap.pipelines.plan_work import Clock, work
 from lsap.pipelines.run_identity.refinements import examples_folder, network_class, network_folder
 from lsap.pipelines.stages import Stage
 from lsap.refinement import RefinementTraining, StoredExamples

@@ -18,8 +18,7 @@ from lsap.reports import charts
 from lsap.reports.page import Block, Entry, Facts, Figure, Gallery, Section, Table, Text, write_report
 from lsap.reports.pictures import Column, reconstruction_grid, save
 from lsap.reports.run_reports import HOW_TO_READ, measures
-from lsap.runs import Store
-from lsap.runs.atomic import write_text
+from lsap.runs import Store, write_text
 
 SHOWN = 8
 Reads = Callable[[Sequence[str]], Tensor | None]

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 from lsap.errors import BadValue
 from lsap.evaluation.columns import Measure, column, number
 from lsap.reports import pictures
-from lsap.runs.atomic import write_bytes
+from lsap.runs import write_bytes
 from lsap.values import is_number
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lsap.errors import BadValue
-from lsap.runs.atomic import replacing, write_bytes
+from lsap.runs import replacing, write_bytes
 
 TILE = 128  # the longer side of a shown image, in pixels
 GAP, GROUP_GAP, MARGIN = 4, 18, 14

@@ -29,7 +29,7 @@ from lsap.reports.page import (
     write_report,
 )
 from lsap.reports.pictures import Column
-from lsap.runs.atomic import read_json
+from lsap.runs import read_json
 
 __all__ = ["comparison_report", "duration", "fidelity_table", "training_report", "write_report"]
 

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lsap.checkpoints import Direction
-from lsap.checkpoints.directions import SPREAD
+from lsap.checkpoints import SPREAD, Direction
 from lsap.editing.directions import centred, check_samples, conditional, spread
 from lsap.editing.discovery.samples import Samples
 from lsap.errors import BadValue, nearest

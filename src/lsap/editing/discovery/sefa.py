@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lsap.checkpoints import Direction
-from lsap.checkpoints.directions import SPREAD
+from lsap.checkpoints import SPREAD, Direction
 from lsap.editing.directions import centred, spread
 from lsap.editing.discovery.ganspace import upright
 from lsap.editing.discovery.samples import Samples

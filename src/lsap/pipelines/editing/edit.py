@@ -6,11 +6,10 @@ those of the stored run, each written whole or not at all, and a run that was st
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,17 +17,16 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap import refinement
-from lsap.checkpoints import Direction, save_directions, write_state
+from lsap.checkpoints import save_directions, write_state
 from lsap.config.checks import positive
 from lsap.editing.directions import Unreadable
 from lsap.editing.effects import incremental
 from lsap.errors import BadValue
 from lsap.evaluation.rows import Row, seven_digits
-from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.editing import setup as editors
-from lsap.pipelines.editing.edits import Edit, Work, finish, reader_label
+from lsap.pipelines.editing.edits import Edit, Work, digest, finish, reader_label, searched, strengths_on
 from lsap.pipelines.editing.setup import column, inverted_images, stored_run, ways
 from lsap.reports.pictures import Column, grid, save, save_image
 from lsap.runs import Batch, Store, read_json, write_json
@@ -116,12 +114,6 @@ def _folder(config: DictConfig, source: Store, edits: Sequence[Edit]) -> Path:
     return Path(config.outputs) / config.domain.name / "edits" / f"{run.parent.name}-{run.name}" / folder_name(by)
 
 
-def digest(direction: Direction) -> str:
-    """A short mark of all numbers that decide what a direction does."""
-    text = f"{type(direction).__name__} {direction.step!r} {direction.rows} {direction.vector.double().tolist()}"
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
 # ---- strengths of a run
 
 
@@ -152,34 +144,6 @@ def _matched(work: Work, count: int) -> list[Edit]:
             raise BadValue(f"{file} cannot be read (it has not one strength for each step of {name}); {SEARCH_AGAIN}")
         edits.append(Edit(one.direction, one.way, one.column, torch.tensor(known[name])))
     return edits
-
-
-@torch.no_grad()
-def searched(work: Work, one: Edit, count: int) -> list[float]:
-    """Strengths [S] of one direction for the whole run; its inversions are read batch by batch, each time anew.
-
-    Raises:
-        Unreadable: its attribute cannot be read on any of them.
-    """
-    parts = [inversion.codes for inversion in _first(work, count)]
-    codes, sizes = torch.cat(parts), [len(part) for part in parts]
-
-    def attributes(moved: Tensor) -> Tensor:
-        pieces = zip(_first(work, count), moved.split(sizes), strict=True)
-        return torch.cat([work.attributes(inversion)(piece).cpu() for inversion, piece in pieces])
-
-    found: list[float] = one.way.strengths(codes, one.direction, one.column, attributes)[0].tolist()
-    return found
-
-
-def _first(work: Work, count: int) -> Iterator[Inversion]:
-    """The first `count` inversions of the run, batch by batch."""
-    for inversion in work.source.inversions(work.parts.generator):
-        if count <= 0:
-            return
-        kept = inversion.select(range(min(count, len(inversion)))).to(work.parts.device)
-        count -= len(kept)
-        yield kept
 
 
 # ---- batches
@@ -234,14 +198,6 @@ def _batch(work: Work, batch: Batch) -> list[Row]:
     card = {"names": json.dumps(inversion.names, ensure_ascii=False), "generator": inversion.generator}
     write_state(work.store.path / "batches" / f"{batch.number:05d}.edits.safetensors", codes, card)
     return [{"name": n, "edits": found[n]} if n in found else _without(lost[n]) for n in batch.names]
-
-
-def strengths_on(work: Work, one: Edit, inversion: Inversion) -> Tensor:
-    """Strengths [N, S] of an edit on a batch."""
-    if one.fixed is not None:
-        return one.fixed.expand(len(inversion), -1)
-    attributes = work.attributes(inversion) if one.column is not None else None
-    return one.way.strengths(inversion.codes, one.direction, one.column, attributes)
 
 
 def _measured(change: Tensor | None, place: int, own: int | None) -> Row:

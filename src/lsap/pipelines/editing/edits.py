@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,45 @@ def _table(path: Path, rows: Sequence[Row]) -> None:
     for row in rows:
         writer.writerows([{"name": row["name"], **one} for one in row["edits"]] if "edits" in row else [row])
     write_text(path, text.getvalue())
+
+
+def digest(direction: Direction) -> str:
+    """A short mark of all numbers that decide what a direction does."""
+    text = f"{type(direction).__name__} {direction.step!r} {direction.rows} {direction.vector.double().tolist()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@torch.no_grad()
+def searched(work: Work, one: Edit, count: int) -> list[float]:
+    """Strengths [S] of one direction for the whole run; its inversions are read batch by batch, each time anew.
+
+    Raises:
+        Unreadable: its attribute cannot be read on any of them.
+    """
+    parts = [inversion.codes for inversion in _first(work, count)]
+    codes, sizes = torch.cat(parts), [len(part) for part in parts]
+
+    def attributes(moved: Tensor) -> Tensor:
+        pieces = zip(_first(work, count), moved.split(sizes), strict=True)
+        return torch.cat([work.attributes(inversion)(piece).cpu() for inversion, piece in pieces])
+
+    found: list[float] = one.way.strengths(codes, one.direction, one.column, attributes)[0].tolist()
+    return found
+
+
+def _first(work: Work, count: int) -> Iterator[Inversion]:
+    """The first `count` inversions of the run, batch by batch."""
+    for inversion in work.source.inversions(work.parts.generator):
+        if count <= 0:
+            return
+        kept = inversion.select(range(min(count, len(inversion)))).to(work.parts.device)
+        count -= len(kept)
+        yield kept
+
+
+def strengths_on(work: Work, one: Edit, inversion: Inversion) -> Tensor:
+    """Strengths [N, S] of an edit on a batch."""
+    if one.fixed is not None:
+        return one.fixed.expand(len(inversion), -1)
+    attributes = work.attributes(inversion) if one.column is not None else None
+    return one.way.strengths(inversion.codes, one.direction, one.column, attributes)

@@ -25,8 +25,7 @@ from lsap.evaluation.fidelity import Identity
 from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
 from lsap.pipelines.editing import setup as editors
-from lsap.pipelines.editing.edit import digest, searched, strengths_on
-from lsap.pipelines.editing.edits import Edit, Work, reader_label
+from lsap.pipelines.editing.edits import Edit, Work, digest, reader_label, searched, strengths_on
 from lsap.pipelines.evaluation.methods import Bare, Entrant, embedding_config
 from lsap.pipelines.images import Chosen
 from lsap.runs import Store

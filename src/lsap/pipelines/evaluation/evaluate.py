@@ -51,7 +51,7 @@ def evaluate(config: DictConfig) -> Path:
     shown = {one.name: _shown(contest, one, first, rows[one.name]) for one in contest.entrants}
     write_results(contest, rows, standings, correlations, images, shown)
     if config.logger.name == "wandb":
-        from lsap.pipelines.wandb_logging import log_evaluation
+        from lsap.pipelines.evaluation.wandb_logging import log_evaluation
 
         log_evaluation(contest, rows, standings, images, shown)
     print(standings.markdown())

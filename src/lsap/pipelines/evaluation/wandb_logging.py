@@ -1,0 +1,56 @@
+"""What W&B is shown of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from lsap.evaluation.cache import Rows
+from lsap.evaluation.tables import Standings
+from lsap.pipelines.evaluation.evaluator import Contest
+from lsap.pipelines.wandb_run import opened
+from lsap.pipelines.wandb_tables import picture_cells, without_none
+from lsap.reports.evaluation_report import Shown, side_by_side
+from lsap.reports.pictures import grid
+from lsap.runs.dashboard import noted, own_run
+
+KNOWN = ("embedding", "refinement", "lambda_nscd")  # what an evaluation's table says of runs that we made
+
+
+def log_evaluation(
+    contest: Contest,
+    rows: Mapping[str, Rows],
+    standings: Standings,
+    images: tuple[Sequence[str], Tensor],
+    shown: Mapping[str, Shown],
+) -> None:
+    """Log an evaluation: means by `evaluate/<method>/<measure>`, the panel, tables of methods and of single images.
+
+    Args:
+        contest: methods and settings.
+        rows: method → image → numbers.
+        standings: the table.
+        images: names and images [N, 3, H, W] of the panel.
+        shown: method → its pictures of these.
+    """
+    path, (names, inputs) = contest.path, images
+    means = {name: row for name, row in standings.means().items() if name not in standings.kinds}
+    with own_run():
+        logger = opened(contest.config, path, name=path.name, run_id=noted(path)["id"], verb="evaluate")
+        logger.log_metrics(
+            without_none({f"evaluate/{n}/{key}": v for n, row in means.items() for key, v in row.items()})
+        )
+        logger.log_image("evaluate/panel", [grid(side_by_side(inputs, shown))])
+        keys = [measure.key for measure in standings.shown]
+        known = {one.name: {key: one.summary.get(key) for key in KNOWN} for one in contest.entrants}
+        table = [[n, *known[n].values(), *(row[key] for key in keys)] for n, row in means.items()]
+        logger.log_table("evaluate/table", ["method", *KNOWN, *keys], table)
+        keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
+        lines = []
+        for name, mine in rows.items():
+            pairs = dict(zip(names, zip(inputs, shown[name].pictures, strict=True), strict=True))
+            lines += [
+                [name, n, *picture_cells(pairs.get(n)), *(mine[n].get(key) for key in keys)] for n in contest.names
+            ]
+        logger.log_table("evaluate/images", ["method", "name", "input", "inversion", *keys], lines)
