@@ -55,7 +55,7 @@ from lsap.refinement import (
     load_consultation,
     load_predictor,
 )
-from lsap.runs.content import cache_folder
+from lsap.runs import cache_folder
 from lsap.seeds import derive
 from lsap.stylegan2 import Generator, View
 

@@ -16,8 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap import checkpoints as formats
-from lsap.checkpoints import encoders
-from lsap.checkpoints.codes import read_tensors
+from lsap.checkpoints import encoders, read_tensors
 from lsap.checkpoints.generators import PUBLISHED_LR
 from lsap.checkpoints.lineages import holding
 from lsap.errors import BadValue, nearest

@@ -15,7 +15,7 @@ from torch import Tensor
 from lsap.data import SUFFIXES, Photographs, Source, UnreadableImage, open_images
 from lsap.data.folder import file_stamp
 from lsap.errors import BadValue, MissingFile, nearest
-from lsap.runs.content import image_digests
+from lsap.runs import image_digests
 
 
 class OneFile:

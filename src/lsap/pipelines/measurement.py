@@ -18,8 +18,7 @@ from lsap.evaluation.rows import Row, seven_digits
 from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
 from lsap.pipelines.run_identity.images import names_digest
-from lsap.runs import Batch, Store, write_text
-from lsap.runs.content import content_digest
+from lsap.runs import Batch, Store, content_digest, write_text
 
 MEASURES = ("mse", "lpips", "identity", "nscd", "nscd_raw")
 

@@ -14,8 +14,7 @@ from lsap.demo import weights as demo
 from lsap.errors import BadValue
 from lsap.evaluation.rows import code_diversity, seven_digits, synthetic_row
 from lsap.pipelines.devices import device_of
-from lsap.runs import write_json
-from lsap.runs.content import cache_folder
+from lsap.runs import cache_folder, write_json
 
 COLUMNS = ("nscd", "nscd_raw", "diversity")
 CHUNK = 256  # codes at once

@@ -8,6 +8,12 @@ from .atomic import write_json as write_json
 from .atomic import write_text as write_text
 from .checkpoints import AtomicCheckpoints as AtomicCheckpoints
 from .checkpoints import LastCheckpoint as LastCheckpoint
+from .content import cache_folder as cache_folder
+from .content import changed_images as changed_images
+from .content import content_digest as content_digest
+from .content import files_digest as files_digest
+from .content import image_digests as image_digests
+from .content import unchanged_since as unchanged_since
 from .curves import MetricsFile as MetricsFile
 from .folder import RunFolder as RunFolder
 from .plan_progress import PlanProgress as PlanProgress

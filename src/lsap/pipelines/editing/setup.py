@@ -26,8 +26,7 @@ from lsap.errors import BadValue, LsapError, MissingFile, nearest
 from lsap.pipelines.build import Parts
 from lsap.pipelines.images import Chosen, chosen_images
 from lsap.pretrained import Embedder
-from lsap.runs import Store
-from lsap.runs.content import changed_images, image_digests
+from lsap.runs import Store, changed_images, image_digests
 
 SHIPPED = {"demo": Path(demo.__file__).parent / "directions"}  # directions that travel with the project, by domain
 OF_THE_RUN = ("generator", "view", "image_size", "data")  # what an edit takes over from the run that it edits

@@ -36,7 +36,7 @@ from lsap.pipelines.evaluation.edit_metrics import Trials, trials
 from lsap.pipelines.evaluation.methods import Entrant, entrants
 from lsap.pipelines.images import Chosen, chosen_images
 from lsap.reports.evaluation_report import SYNTHETIC, THEMSELVES, measures
-from lsap.runs.content import content_digest, files_digest, image_digests
+from lsap.runs import content_digest, files_digest, image_digests
 from lsap.stylegan2 import freeze
 
 SAID = 15.0  # seconds between two lines of progress

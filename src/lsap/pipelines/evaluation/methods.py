@@ -25,8 +25,7 @@ from lsap.pipelines.build import Parts
 from lsap.pipelines.editing.setup import OF_ITS_IMAGES, OF_THE_RUN, no_run, runs_in, take_over
 from lsap.pipelines.images import Chosen
 from lsap.reports.inversion_reports import title
-from lsap.runs import Batch, Plan, Store, read_json
-from lsap.runs.content import changed_images, files_digest, image_digests
+from lsap.runs import Batch, Plan, Store, changed_images, files_digest, image_digests, read_json
 from lsap.runs.store import stem
 from lsap.stylegan2 import Generator
 

@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 from lsap.config.stored import read_settings
 from lsap.data import Source
 from lsap.errors import LsapError
-from lsap.runs import RunFolder
-from lsap.runs.content import content_digest, image_digests, unchanged_since
+from lsap.runs import RunFolder, content_digest, image_digests, unchanged_since
 
 
 def names_digest(names: Sequence[str]) -> str:

@@ -18,8 +18,7 @@ from lsap.config.compose import as_written, composed, plain, searchpath
 from lsap.pipelines.images import Chosen
 from lsap.pipelines.run_identity.images import GivenImages, names_digest
 from lsap.pipelines.run_identity.refinements import marks
-from lsap.runs import RunFolder
-from lsap.runs.content import content_digest
+from lsap.runs import RunFolder, content_digest
 
 if TYPE_CHECKING:
     from lsap.pipelines.build import Parts
