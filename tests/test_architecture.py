@@ -45,7 +45,7 @@ PUBLIC = {
     "read_codes read_direction read_encoder read_state save_generator save_rosinality",
     "lsap.pretrained": "ArcFace IRSE50 LPIPS MoCo TrunkDistance",
     "lsap.data": "ImageDataModule ImageFolder Source",
-    "lsap.losses": "L2 Alignment Delta Fit Objective Perceptual Similarity Term",
+    "lsap.losses": "L2 Alignment Delta LossInputs Objective Perceptual Similarity Term",
     "lsap.embedding": "EncoderTraining ProgressiveStages PyramidEncoder Ranger SmallPyramidEncoder",
     "lsap.runs": "AtomicCheckpoints MetricsFile RunFolder manifest",
     "lsap.demo": "FACTORS Portraits render",

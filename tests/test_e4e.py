@@ -13,7 +13,7 @@ from golden import fill
 from lsap.embedding import Adversary, CodePool, LatentDiscriminator
 from lsap.embedding.adversary import discrimination, r1_penalty
 from lsap.errors import BadValue
-from lsap.losses import Adversarial, Fit
+from lsap.losses import Adversarial, LossInputs
 
 CASE = "latent_discriminator"
 
@@ -66,7 +66,7 @@ def test_the_adversarial_term_agrees_with_the_published_one(published: LatentDis
         per_layer = nn.functional.softplus(-published(codes)).mean(0)
         assert fill.check(CASE, "encoder_adv_per_layer", per_layer).rel_l2 < 1e-5
         for output, stage in (("encoder_adv_all", 13), ("encoder_adv_stage3", 3)):
-            value = Adversarial(published)(Fit(image, image, codes, None, stage)).mean()
+            value = Adversarial(published)(LossInputs(image, image, codes, None, stage)).mean()
             assert fill.check(CASE, output, value).rel_l2 < 1e-5
 
 
@@ -145,7 +145,7 @@ def test_an_encoders_loss_leads_through_it_and_leaves_it_alone() -> None:
     adversary.learn(*sides(0), batch=0, seed=0)
     codes = torch.randn(2, 3, 16, requires_grad=True)
     image = torch.zeros(2, 3, 4, 4)
-    Adversarial(adversary.discriminator)(Fit(image, image, codes, None, 2)).sum().backward()
+    Adversarial(adversary.discriminator)(LossInputs(image, image, codes, None, 2)).sum().backward()
     assert codes.grad is not None
     assert codes.grad.abs().min() > 0
     assert all(p.grad is None and not p.requires_grad for p in adversary.parameters())

@@ -533,7 +533,7 @@ def test_nothing_of_a_run_is_executed(run: Path) -> None:
 def test_the_demo_finds_a_direction_where_there_is_no_file_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from lsap.demo.judges import AttributeReader
+    from lsap.demo.networks import AttributeReader
     from lsap.demo.weights import load_generator as load_demo
     from lsap.demo.weights import load_trunk
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lsap.config.compose import composed
 from lsap.demo import Portraits, factors, portraits
-from lsap.demo.extras import Extras
-from lsap.demo.far import KINDS, kinds
+from lsap.demo.accessories import Accessories
+from lsap.demo.out_of_distribution import KINDS, kinds
 from lsap.demo.quality import distances, fine_energy, frechet, judge, precision_recall
 from lsap.demo.truth import SIGMA, edit_truth, reconstruction_error
 from lsap.demo.weights import load_factor_reader, load_identity, load_identity_judge
@@ -35,7 +35,7 @@ def test_far_portraits_follow_from_seed_and_number_alone_and_differ_from_rich_on
 
 
 def test_every_kind_of_far_portrait_appears_about_equally_often() -> None:
-    counts = kinds(Extras.draw(0, "test", range(600))).bincount(minlength=len(KINDS))
+    counts = kinds(Accessories.draw(0, "test", range(600))).bincount(minlength=len(KINDS))
     assert (counts > 70).all()
 
 

@@ -15,11 +15,11 @@ from lsap import alignment
 from lsap import pretrained as features
 from lsap.checkpoints import rosinality
 from lsap.errors import BadValue
-from lsap.losses import L2, Adversarial, Alignment, Delta, Fit, Objective, Perceptual, Similarity, WNorm
+from lsap.losses import L2, Adversarial, Alignment, Delta, LossInputs, Objective, Perceptual, Similarity, WNorm
 from lsap.stylegan2 import Generator, freeze
 
 
-def fit(**changed: object) -> Fit:
+def fit(**changed: object) -> LossInputs:
     parts = {
         "images": torch.zeros(2, 3, 4, 4),
         "output": torch.zeros(2, 3, 4, 4),
@@ -27,7 +27,7 @@ def fit(**changed: object) -> Fit:
         "styles": None,
         "stage": 4,
     }
-    return Fit(**(parts | changed))  # type: ignore[arg-type]
+    return LossInputs(**(parts | changed))  # type: ignore[arg-type]
 
 
 class Means(SimpleNamespace):
@@ -75,7 +75,7 @@ def test_objective_agrees_with_the_published_loss(objective: Objective, generato
     output, codes = x["y_hat"].requires_grad_(), x["latent"].requires_grad_()
     styles = generator.styles(codes)
     chosen = [styles[name] for name in alignment.style_layers(generator)]
-    terms = objective(Fit(x["y"], output, codes, chosen, stage))
+    terms = objective(LossInputs(x["y"], output, codes, chosen, stage))
     total = torch.stack(list(terms.values())).sum()
     total.backward()
 

@@ -21,7 +21,7 @@ from lsap.embedding import Embedded, Optimisation, OptimisationInW, Optimisation
 from lsap.embedding.optimisation import MeanLatent
 from lsap.embedding.projection import noise_strength, spread
 from lsap.errors import BadValue
-from lsap.losses import L2, Alignment, Fit, Objective, Running, Term, learning_rate
+from lsap.losses import L2, Alignment, LossInputs, Objective, Running, Term, learning_rate
 from lsap.runs import quiet_lightning
 from lsap.stylegan2 import Generator, View, freeze
 
@@ -124,7 +124,7 @@ class ClampedBilinear(nn.Module):
 class Exact(Term):
     """L2 in the precision of the images."""
 
-    def forward(self, fit: Fit) -> Tensor:
+    def forward(self, fit: LossInputs) -> Tensor:
         return (fit.output - fit.images).square().mean((1, 2, 3))
 
 
@@ -354,7 +354,7 @@ class BreaksLate(Term):
         super().__init__()
         self.calls = 0
 
-    def forward(self, fit: Fit) -> Tensor:
+    def forward(self, fit: LossInputs) -> Tensor:
         self.calls += 1
         values = fit.output.square().mean((1, 2, 3))
         return values / torch.tensor([0.0 if self.calls == 6 and i == 0 else 1.0 for i in range(len(values))])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lsap.demo import FACTORS, Portraits, factors, portraits
-from lsap.demo.extras import Extras
+from lsap.demo.accessories import Accessories
 from lsap.errors import BadValue
 
 
@@ -29,7 +29,7 @@ def with_factor(name: str, *values: float) -> Tensor:
 
 
 def test_images_are_in_range_finite_and_of_the_size_asked_for() -> None:
-    images = portraits.render(factors.draw(0, "train", range(40)), Extras.draw(0, "train", range(40)))
+    images = portraits.render(factors.draw(0, "train", range(40)), Accessories.draw(0, "train", range(40)))
     assert images.shape == (40, 3, 64, 64)
     assert images.isfinite().all()
     assert -1 <= images.min() < -0.5
@@ -41,8 +41,8 @@ def test_a_portrait_does_not_depend_on_the_others_of_its_batch() -> None:
     together = Portraits("rich", "a split of this test", 50).read(range(40))
     alone = Portraits("rich", "a split of this test", 50, seed=0).read([33])
     assert torch.equal(together[33], alone[0])
-    drawn = portraits.render(factors.draw(0, "x", range(40)), Extras.draw(0, "x", range(40)))
-    single = portraits.render(factors.draw(0, "x", [33]), Extras.draw(0, "x", [33]))
+    drawn = portraits.render(factors.draw(0, "x", range(40)), Accessories.draw(0, "x", range(40)))
+    single = portraits.render(factors.draw(0, "x", [33]), Accessories.draw(0, "x", [33]))
     torch.testing.assert_close(drawn[33:34], single, rtol=0, atol=1e-5)
 
 

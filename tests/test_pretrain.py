@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lsap.checkpoints import fingerprint, read_state
 from lsap.config.compose import composed
 from lsap.demo import Portraits, factors, portraits
-from lsap.demo.judges import ArcFaceHead
+from lsap.demo.networks import ArcFaceHead
 from lsap.demo.pretraining import GeneratorAdversarial, ProjectedDiscriminator, regression
 from lsap.demo.quality import judge
 from lsap.demo.weights import FOLDER, load_factor_reader, load_generator, load_identity, load_reader, load_trunk

@@ -17,7 +17,7 @@ from lsap.checkpoints import rosinality
 from lsap.checkpoints.sam import StoredPredictor, read_predictor, write_predictor
 from lsap.errors import BadValue, MissingFile
 from lsap.inversion import FixedNoise, Inversion, OwnNoise, restored
-from lsap.losses import Delta, Fit, learning_rate
+from lsap.losses import Delta, LossInputs, learning_rate
 from lsap.refinement import (
     LabelMaps,
     LatentPrior,
@@ -115,7 +115,7 @@ def test_priors_and_rate_agree_with_the_published_ones(
     prior.center, prior.precision = center, torch.linalg.inv(covariance)
     assert fill.check(spec, "mvg", prior(x["w_plus_mvg"].double())[0]).rel_l2 < 1e-3
     codes = x["w_plus_mvg"]
-    delta = Delta()(Fit(codes, codes, codes, None, 13))
+    delta = Delta()(LossInputs(codes, codes, codes, None, 13))
     assert fill.check(spec, "delta", delta[0]).rel_l2 < 1e-5
     rates = torch.tensor([learning_rate(step / 1001, 0.05) for step in range(0, 1001, 50)])
     assert fill.check(spec, "lr_schedule", rates).max_abs < 1e-7

@@ -30,7 +30,7 @@ from lsap.checkpoints import read_card, read_state
 from lsap.config.compose import composed
 from lsap.embedding import EncoderTraining
 from lsap.errors import BadValue, StoppedRun
-from lsap.losses import L2, Fit
+from lsap.losses import L2, LossInputs
 from lsap.pipelines import fit as fitting
 from lsap.pipelines.build import Parts
 from lsap.pipelines.run_identity.encoders import run_folder, training_folder
@@ -396,7 +396,7 @@ def test_batch_norms_of_several_gpus_have_one_statistic_and_others_say_that_they
     module: Any = Normalised(trained)
     data: Any = SimpleNamespace(val_indices=[])
     with caplog.at_level(logging.WARNING), pytest.raises(Asked):
-        fitting.fit(config, folder, "new", module, data, fitting.Course("a run", 8, 2, "val/loss"))
+        fitting.fit(config, folder, "new", module, data, fitting.TrainingPlan("a run", 8, 2, "val/loss"))
     assert len(caplog.messages) == (gpus == 0 and devices == 2 and trained)
     assert all("batch norms see each process's own share" in line for line in caplog.messages)
 
@@ -585,7 +585,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
 ) -> None:
     calls = 0
 
-    def poisoned(self: L2, fit: Fit) -> Tensor:
+    def poisoned(self: L2, fit: LossInputs) -> Tensor:
         nonlocal calls
         calls += torch.is_grad_enabled()  # training, not validation
         return (fit.output - fit.images).square().mean((1, 2, 3)) * (float("nan") if calls == 6 else 1.0)
@@ -607,7 +607,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
 def test_weights_that_are_not_numbers_are_never_saved(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def steep(self: L2, fit: Fit) -> Tensor:
+    def steep(self: L2, fit: LossInputs) -> Tensor:
         """Finite values with a slope that is not: the weights break before the loss does."""
         return (fit.output - fit.images).square().mean((1, 2, 3)) + 0 * (fit.w_plus - fit.w_plus.detach()).square().sum(
             (1, 2)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from lsap.checkpoints import Direction, fingerprint, save_directions
 from lsap.config.compose import composed
 from lsap.demo import Portraits
-from lsap.demo.judges import FactorReader, IdentityReader
+from lsap.demo.networks import FactorReader, IdentityReader
 from lsap.demo.truth import KnownFactors
 from lsap.demo.weights import load_generator
 from lsap.inversion import FixedNoise, Inversion

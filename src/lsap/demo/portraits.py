@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lsap.demo.accessories import Accessories
 from lsap.demo.drawing import Canvas, hue, mix, per_image, smoothstep
-from lsap.demo.extras import Extras
 from lsap.demo.factors import NAMES
 
 SIZE = 64
@@ -20,7 +20,7 @@ UNSEEN = 4e-4  # mean change of pixels in [-1, 1] below which a factor is taken 
 CHUNK = 32  # pictures drawn at once: their masks stay in the processor's cache
 
 
-def render(factors: Tensor, extras: Extras | None = None, size: int = SIZE) -> Tensor:
+def render(factors: Tensor, extras: Accessories | None = None, size: int = SIZE) -> Tensor:
     """Draw portraits.
 
     Args:
@@ -142,7 +142,7 @@ def _colours(f: dict[str, Tensor]) -> Colours:
     return Colours(skin, hair, lips, hue(f["clothes"] * 0.83, 0.55, 0.72))
 
 
-def _render_chunk(factors: Tensor, extras: Extras | None, size: int) -> Tensor:
+def _render_chunk(factors: Tensor, extras: Accessories | None, size: int) -> Tensor:
     head = Head(factors)
     f = head.f
     colours = _colours(f)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lsap.demo import factors, portraits
-from lsap.demo.judges import FactorReader
+from lsap.demo.networks import FactorReader
 from lsap.stylegan2 import Generator
 
 NEIGHBOURS = 3  # k of precision and recall, as published

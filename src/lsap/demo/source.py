@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lsap.demo import factors, portraits
-from lsap.demo.extras import Extras
-from lsap.demo.far import estrange
+from lsap.demo.accessories import Accessories
+from lsap.demo.out_of_distribution import estrange
 from lsap.errors import BadValue, nearest
 
 FAMILIES = ("plain", "rich", "far")
@@ -58,7 +58,7 @@ class Portraits:
 
     def again(self, indices: Sequence[int], factors: Tensor) -> Tensor:
         """These portraits as they were, extras included, but with other factors [B, F]; [B, 3, 64, 64] in [-1, 1]."""
-        extras = Extras.draw(self.seed, self.split, indices) if self.family != "plain" else None
+        extras = Accessories.draw(self.seed, self.split, indices) if self.family != "plain" else None
         drawn = portraits.render(factors, extras)
         return estrange(drawn, factors, extras) if self.family == "far" and extras is not None else drawn
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lsap.demo import factors
-from lsap.demo.judges import FactorReader
+from lsap.demo.networks import FactorReader
 from lsap.demo.source import Portraits
 from lsap.demo.weights import load_factor_reader
 

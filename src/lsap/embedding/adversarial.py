@@ -31,9 +31,9 @@ class AdversarialTraining(EncoderTraining):
         self.earlier: dict[str, Any] | None = None
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        fit = self.fit(batch["image"], stage=self.stage, noise="random")
-        self.log("train/discriminator", self.teach(fit.w_plus.detach()[:, : fit.stage + 1]))
-        loss = self.loss(fit)  # by the discriminator as it is now
+        inputs = self.reconstruct(batch["image"], stage=self.stage, noise="random")
+        self.log("train/discriminator", self.teach(inputs.w_plus.detach()[:, : inputs.stage + 1]))
+        loss = self.loss(inputs)  # by the discriminator as it is now
         self.batches_seen += 1
         return loss
 

@@ -19,7 +19,7 @@ from lsap.embedding.inference import Embedded, Embedding
 from lsap.embedding.projection import noise_strength, spread_of
 from lsap.errors import BadValue
 from lsap.inversion import OwnNoise, halved
-from lsap.losses import Fit, Objective, Running, learning_rate
+from lsap.losses import LossInputs, Objective, Running, learning_rate
 from lsap.seeds import derive
 from lsap.stylegan2 import Generator, View
 
@@ -42,7 +42,7 @@ class Optimisation(Embedding, abc.ABC):
     Args:
         generator, fingerprint, name: as for `Embedding`.
         view: the generator's image → the image that the losses see.
-        objective: weighted terms of a `Fit`; Eq. 17 is LPIPS and NSCD.
+        objective: weighted terms of a `LossInputs`; Eq. 17 is LPIPS and NSCD.
         layers: names of the style space's layers, whose styles the alignment term reads.
         start: where the codes begin.
         seed: of noise maps and noise on the codes, together with the image's name.
@@ -147,8 +147,10 @@ class Optimisation(Embedding, abc.ABC):
         styles = self.generator.styles(w_plus)
         output = self.view(self.generator.synthesis(styles, noise=maps))
         chosen = [styles[name] for name in self.layers]
-        fit = Fit(images=images, output=output, w_plus=w_plus, styles=chosen, stage=self.generator.n_latent - 1)
-        values = {name: weight * self.objective.terms[name](fit) for name, weight in self.objective.weights.items()}
+        inputs = LossInputs(
+            images=images, output=output, w_plus=w_plus, styles=chosen, stage=self.generator.n_latent - 1
+        )
+        values = {name: weight * self.objective.terms[name](inputs) for name, weight in self.objective.weights.items()}
         return values | {"noise": self.lambda_noise * self.regularity(maps)}
 
     def jitter(self, t: float, streams: Sequence[torch.Generator], code: Tensor) -> Tensor:

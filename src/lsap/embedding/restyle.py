@@ -11,7 +11,7 @@ from torch import Tensor
 from lsap.embedding.adversarial import AdversarialTraining
 from lsap.embedding.iterated import Iterated, checked_iterations, first_image
 from lsap.embedding.training import EncoderTraining
-from lsap.losses import Fit
+from lsap.losses import LossInputs
 from lsap.stylegan2 import Noise
 
 
@@ -40,18 +40,18 @@ class RestyleTraining(EncoderTraining):
         """All passes as one encoder."""
         return Iterated(self.encoder, self.generator, self.view, iterations=self.iterations)
 
-    def passes(self, images: Tensor, *, stage: int, noise: Noise) -> Iterator[Fit]:
-        """The fit of each pass, its graph reaching back no further than its own encoder call."""
+    def passes(self, images: Tensor, *, stage: int, noise: Noise) -> Iterator[LossInputs]:
+        """The loss inputs of each pass; gradients reach no further back than its own encoder call."""
         latent_avg = self.encoder.latent_avg
         codes = latent_avg.expand(len(images), -1, -1)
         output = first_image(latent_avg, self.generator, self.view).expand_as(images)
         for _ in range(self.iterations):
             steps = self.encoder.offsets(torch.cat([images, output], 1), stage).float()
-            fit = self.drawn(images, codes + steps, stage=stage, noise=noise)
-            codes, output = fit.w_plus.detach(), fit.output.detach()
-            yield fit
+            inputs = self.drawn(images, codes + steps, stage=stage, noise=noise)
+            codes, output = inputs.w_plus.detach(), inputs.output.detach()
+            yield inputs
 
-    def fit(self, images: Tensor, *, stage: int, noise: Noise) -> Fit:
+    def reconstruct(self, images: Tensor, *, stage: int, noise: Noise) -> LossInputs:
         """What all passes come to."""
         *_, last = self.passes(images, stage=stage, noise=noise)
         return last
@@ -61,11 +61,11 @@ class RestyleTraining(EncoderTraining):
         if batch_idx % share == 0:
             self.encoder.zero_grad(set_to_none=True)
         rows: list[Tensor] = []
-        for fit in self.passes(batch["image"], stage=self.stage, noise="random"):
-            rows.append(fit.w_plus.detach()[:, : fit.stage + 1])
+        for inputs in self.passes(batch["image"], stage=self.stage, noise="random"):
+            rows.append(inputs.w_plus.detach()[:, : inputs.stage + 1])
             if last := len(rows) == self.iterations:
                 self.before_the_last(torch.cat(rows, 1))
-            loss = self.loss(fit)
+            loss = self.loss(inputs)
             if not last:
                 self.trainer.strategy.backward(loss / share, None)
         self.batches_seen += 1

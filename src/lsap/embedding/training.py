@@ -13,7 +13,7 @@ from lsap.alignment import NormalizedStyleSpace
 from lsap.embedding.encoders import RowEncoder
 from lsap.embedding.stages import Stages
 from lsap.errors import StoppedRun
-from lsap.losses import Fit, Objective
+from lsap.losses import LossInputs, Objective
 from lsap.seeds import derive
 from lsap.stylegan2 import Generator, Noise, View
 
@@ -33,7 +33,7 @@ class EncoderTraining(LightningModule):
         encoder: images [N, 3, H, W] in [-1, 1], stage → w_plus [N, L, C].
         generator: frozen; codes → images.
         view: the generator's image → the image that losses and encoder see.
-        objective: weighted terms of a `Fit`.
+        objective: weighted terms of a `LossInputs`.
         space: the style space that the alignment term measures in.
         stages: how many rows of W+ are trained at a step.
         optimizer: parameters → optimiser.
@@ -75,16 +75,16 @@ class EncoderTraining(LightningModule):
         """What inverts images when the encoder is used: images [N, 3, H, W] → codes [N, L, C]."""
         return self.encoder
 
-    def fit(self, images: Tensor, *, stage: int, noise: Noise) -> Fit:
+    def reconstruct(self, images: Tensor, *, stage: int, noise: Noise) -> LossInputs:
         """Embed and render a batch once, and keep what the terms need of it."""
         return self.drawn(images, self.encoder(images, stage), stage=stage, noise=noise)
 
-    def drawn(self, images: Tensor, w_plus: Tensor, *, stage: int, noise: Noise) -> Fit:
+    def drawn(self, images: Tensor, w_plus: Tensor, *, stage: int, noise: Noise) -> LossInputs:
         """Render the codes [N, L, C] of images."""
         styles = self.generator.styles(w_plus)
         output = self.view(self.generator.synthesis(styles, noise=noise))
         chosen = [styles[name] for name in self.space.names]
-        return Fit(images=images, output=output, w_plus=w_plus, styles=chosen, stage=stage)
+        return LossInputs(images=images, output=output, w_plus=w_plus, styles=chosen, stage=stage)
 
     def setup(self, stage: str) -> None:
         self.batches_per_step = self.trainer.accumulate_grad_batches
@@ -93,17 +93,17 @@ class EncoderTraining(LightningModule):
         torch.manual_seed(derive(self.seed, "step", self.batches_seen, self.global_rank))
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        loss = self.loss(self.fit(batch["image"], stage=self.stage, noise="random"))
+        loss = self.loss(self.reconstruct(batch["image"], stage=self.stage, noise="random"))
         self.batches_seen += 1  # here, not in a later hook: callbacks that save come before a module's own hooks
         return loss
 
-    def loss(self, fit: Fit) -> Tensor:
+    def loss(self, inputs: LossInputs) -> Tensor:
         """The weighted sum of the terms, a scalar, logged with all that it is made of.
 
         Raises:
             StoppedRun: it is not finite.
         """
-        terms = self.objective(fit)
+        terms = self.objective(inputs)
         loss = torch.stack(list(terms.values())).sum()
         values = {name: value.detach() for name, value in terms.items()}
         if not torch.isfinite(loss):
@@ -113,13 +113,13 @@ class EncoderTraining(LightningModule):
                 "checkpoint is kept. Lower lr, or look at the images of that step"
             )
         self.log_dict({f"train/{name}": value for name, value in values.items()} | {"train/loss": loss.detach()})
-        self.log("train/stage", float(fit.stage))
+        self.log("train/stage", float(inputs.stage))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         images = batch["image"]
-        fit = self.fit(images, stage=self.generator.n_latent - 1, noise="fixed")
-        terms = self.objective(fit)
+        inputs = self.reconstruct(images, stage=self.generator.n_latent - 1, noise="fixed")
+        terms = self.objective(inputs)
         image_loss = sum(value for name, value in terms.items() if name in IMAGE_TERMS)
         logged = {f"val/{name}": value for name, value in terms.items()} | {"val/image_loss": image_loss}
         self.log_dict(logged, batch_size=len(images), sync_dist=True)

@@ -1,4 +1,4 @@
-"""What is minimised: terms over a `Fit`, and their weighted composition (Eq. 16)."""
+"""What is minimised: terms over a `LossInputs`, and their weighted composition (Eq. 16)."""
 
 import lazy_loader
 

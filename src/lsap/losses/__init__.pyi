@@ -6,7 +6,7 @@ from .terms import L2 as L2
 from .terms import Adversarial as Adversarial
 from .terms import Alignment as Alignment
 from .terms import Delta as Delta
-from .terms import Fit as Fit
+from .terms import LossInputs as LossInputs
 from .terms import Objective as Objective
 from .terms import Perceptual as Perceptual
 from .terms import Similarity as Similarity

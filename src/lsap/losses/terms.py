@@ -1,6 +1,6 @@
-"""What an embedding is asked for: one small class per term of Eq. 16 and of its rivals, and their weighted composition.
+"""The loss of an embedding: one class per term of Eq. 16 and of the baselines, and their weighted sum.
 
-A term maps a `Fit` to one value per image; the objective takes weighted means. Terms can be had alone, as scores.
+A term maps `LossInputs` to one value per image; the objective takes weighted means.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lsap.errors import BadValue
 
 
 @dataclass(frozen=True)
-class Fit:
+class LossInputs:
     """N images and what an embedding made of them; what every term reads.
 
     images: [N, 3, H, W] in [-1, 1], the targets.
@@ -39,18 +39,18 @@ class Fit:
 
 
 class Term(nn.Module, abc.ABC):
-    """One demand on a fit."""
+    """One term of the loss."""
 
     @abc.abstractmethod
-    def forward(self, fit: Fit) -> Tensor:
+    def forward(self, inputs: LossInputs) -> Tensor:
         """Values [N], one per image; lower is better."""
 
 
 class L2(Term):
     """Mean squared difference of pixels, in units of the range [-1, 1]: four times the value in [0, 1]."""
 
-    def forward(self, fit: Fit) -> Tensor:
-        return (fit.output.float() - fit.images.float()).square().mean((1, 2, 3))
+    def forward(self, inputs: LossInputs) -> Tensor:
+        return (inputs.output.float() - inputs.images.float()).square().mean((1, 2, 3))
 
 
 class Perceptual(Term):
@@ -64,8 +64,8 @@ class Perceptual(Term):
         super().__init__()
         self.distance = distance
 
-    def forward(self, fit: Fit) -> Tensor:
-        return self.distance(fit.output, fit.images)
+    def forward(self, inputs: LossInputs) -> Tensor:
+        return self.distance(inputs.output, inputs.images)
 
 
 class Similarity(Term):
@@ -79,16 +79,16 @@ class Similarity(Term):
         super().__init__()
         self.distance = features.Similarity(embedder)
 
-    def forward(self, fit: Fit) -> Tensor:
-        value: Tensor = self.distance(fit.output, fit.images)
+    def forward(self, inputs: LossInputs) -> Tensor:
+        value: Tensor = self.distance(inputs.output, inputs.images)
         return value
 
 
 class Delta(Term):
     """How far the rows of W+ lie from the first: the sum over rows 1..stage of ||w_i - w_0||_2, not squared (e4e)."""
 
-    def forward(self, fit: Fit) -> Tensor:
-        differences = fit.w_plus[:, 1 : fit.stage + 1] - fit.w_plus[:, :1]
+    def forward(self, inputs: LossInputs) -> Tensor:
+        differences = inputs.w_plus[:, 1 : inputs.stage + 1] - inputs.w_plus[:, :1]
         return torch.linalg.vector_norm(differences.float(), dim=2).sum(1)
 
 
@@ -103,8 +103,8 @@ class WNorm(Term):
         super().__init__()
         self.register_buffer("latent_avg", latent_avg.detach().clone(), persistent=False)
 
-    def forward(self, fit: Fit) -> Tensor:
-        offsets = fit.w_plus.float() - self.get_buffer("latent_avg")
+    def forward(self, inputs: LossInputs) -> Tensor:
+        offsets = inputs.w_plus.float() - self.get_buffer("latent_avg")
         return torch.linalg.vector_norm(offsets, dim=(1, 2))
 
 
@@ -120,8 +120,8 @@ class Adversarial(Term):
         super().__init__()
         self.discriminator = discriminator
 
-    def forward(self, fit: Fit) -> Tensor:
-        return F.softplus(-self.discriminator(fit.w_plus[:, : fit.stage + 1])).mean(1)
+    def forward(self, inputs: LossInputs) -> Tensor:
+        return F.softplus(-self.discriminator(inputs.w_plus[:, : inputs.stage + 1])).mean(1)
 
 
 class StyleSpace(Protocol):
@@ -160,10 +160,10 @@ class Alignment(Term):
         """Mean styles per layer, [C_l] each, on the module's device."""
         return [self.get_buffer(f"mean_{index}") for index in range(self.layers)]
 
-    def forward(self, fit: Fit) -> Tensor:
-        assert fit.styles is not None, "alignment needs the styles of the fit"
-        trained = fit.stage + 1
-        return nscd(fit.styles[:trained], self.mean[:trained], reduction=self.reduction, anchor=self.anchor)
+    def forward(self, inputs: LossInputs) -> Tensor:
+        assert inputs.styles is not None, "alignment needs the styles of its inputs"
+        trained = inputs.stage + 1
+        return nscd(inputs.styles[:trained], self.mean[:trained], reduction=self.reduction, anchor=self.anchor)
 
 
 class Objective(nn.Module):
@@ -177,8 +177,8 @@ class Objective(nn.Module):
 
     Example:
         >>> image = torch.zeros(2, 3, 8, 8)
-        >>> fit = Fit(images=image, output=image + 0.5, w_plus=torch.zeros(2, 4, 16), styles=None, stage=3)
-        >>> Objective({"l2": (2.0, L2()), "delta": (0.0, Delta())})(fit)
+        >>> inputs = LossInputs(images=image, output=image + 0.5, w_plus=torch.zeros(2, 4, 16), styles=None, stage=3)
+        >>> Objective({"l2": (2.0, L2()), "delta": (0.0, Delta())})(inputs)
         {'l2': tensor(0.5000)}
     """
 
@@ -194,6 +194,6 @@ class Objective(nn.Module):
             )
         self.terms = nn.ModuleDict({name: terms[name][1] for name in self.weights})
 
-    def forward(self, fit: Fit) -> dict[str, Tensor]:
+    def forward(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Weighted batch means by name, scalars; the caller adds them up."""
-        return {name: weight * self.terms[name](fit).mean() for name, weight in self.weights.items()}
+        return {name: weight * self.terms[name](inputs).mean() for name, weight in self.weights.items()}

@@ -99,7 +99,7 @@ def _check_devices(devices: object, gpus: int | None) -> None:
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingPlan:
     """What a training is called, how long it is, and what the best checkpoint is chosen by.
 
     title: what its progress is headed by.
@@ -122,7 +122,7 @@ def fit(
     state: State,
     module: LightningModule,
     data: ImageDataModule,
-    course: Course,
+    course: TrainingPlan,
     callbacks: Sequence[Callback] = (),
 ) -> tuple[Trainer, ReadableProgress]:
     """Run Lightning's Trainer from the start or from the last checkpoint.
@@ -212,7 +212,7 @@ def best_weights(folder: Path, part: str, device: torch.device) -> dict[str, Ten
     return {name.removeprefix(f"{part}."): tensor for name, tensor in state.items()}
 
 
-def _no_memory(course: Course, recomputed: bool) -> str:
+def _no_memory(course: TrainingPlan, recomputed: bool) -> str:
     """The one line about a training that does not fit into memory."""
     key = course.batch_setting
     further = "" if recomputed else " and trainer.recompute=true, which needs far less, goes on from there"

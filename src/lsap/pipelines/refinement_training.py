@@ -21,7 +21,7 @@ from lsap.errors import BadValue
 from lsap.inversion import Embedded
 from lsap.pipelines.build import Parts, check_optimizer, check_sizes
 from lsap.pipelines.devices import global_rank, own_device, process_count, refuse_nested_launch
-from lsap.pipelines.fit import Course, best_weights, check_trainer, fit
+from lsap.pipelines.fit import TrainingPlan, best_weights, check_trainer, fit
 from lsap.pipelines.images import Chosen
 from lsap.pipelines.measurement import rows_of
 from lsap.pipelines.plan_work import Clock, work
@@ -67,7 +67,7 @@ def train_refinement(config: DictConfig) -> Path:
         if rank == 0:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         node = config.refinement.training
-        course = Course(
+        course = TrainingPlan(
             f"{config.refinement.name}'s network", node.max_steps, node.batch_size, "val/loss",
             "refinement.training.batch_size",
         )  # fmt: skip

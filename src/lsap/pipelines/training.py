@@ -26,7 +26,7 @@ from lsap.evaluation.fidelity import evaluate, evaluate_mean_latent, labels
 from lsap.evaluation.rows import Row, synthetic_row
 from lsap.pipelines.build import Parts, check_optimizer, check_sizes, fill_encoder
 from lsap.pipelines.devices import global_rank, own_device, process_count, refuse_nested_launch
-from lsap.pipelines.fit import Course, best_weights, check_trainer, fit
+from lsap.pipelines.fit import TrainingPlan, best_weights, check_trainer, fit
 from lsap.pipelines.refinement_training import train_refinement
 from lsap.pipelines.run_identity.encoders import training_folder
 from lsap.reports.pictures import reconstruction_grid
@@ -67,7 +67,7 @@ def train(config: DictConfig) -> Trained:
             return _finished_before(folder, rank)
         if rank == 0:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        course = Course(
+        course = TrainingPlan(
             f"{config.embedding.name} λ={config.lambda_nscd:g}", config.max_steps, config.batch_size, "val/image_loss"
         )
         trainer, progress = fit(config, folder, state, module, data, course, _panels(config, parts, data))

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lsap.pretrained.frozen import FrozenNetwork, load_weights
 from lsap.pretrained.identity import crop_faces
 from lsap.pretrained.irse import PlainUnit, residual_body
-from lsap.pretrained.judge import Judge, load_weights
 
 STAGES = ((64, 3), (128, 13), (256, 30), (512, 3))  # (channels, units); the first unit of a stage halves the map
 
 
-class CurricularFace(Judge):
+class CurricularFace(FrozenNetwork):
     """Embeds aligned faces of 256 x 256 pixels by an IR-101 body: 49 plain residual units.
 
     Takes the published weights by name; `from_state` builds it from them.

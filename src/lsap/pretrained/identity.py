@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsap.errors import BadValue
+from lsap.pretrained.frozen import Embedder, FrozenNetwork, load_weights
 from lsap.pretrained.irse import IRSE50
-from lsap.pretrained.judge import Embedder, Judge, load_weights
 
 ROWS, COLUMNS = slice(35, 223), slice(32, 220)  # where an aligned face sits in a picture of 256 pixels
 
@@ -31,7 +31,7 @@ def crop_faces(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images[..., ROWS, COLUMNS], 112)
 
 
-class ArcFace(Judge, IRSE50):
+class ArcFace(FrozenNetwork, IRSE50):
     """Embeds aligned faces of 256 x 256 pixels (ArcFace with an IR-SE-50 body, Deng et al. 2019).
 
     Takes the published weights by name; `from_state` builds it from them. The weights themselves are licensed for

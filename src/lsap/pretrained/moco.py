@@ -8,12 +8,12 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsap.pretrained.judge import Judge, load_weights
+from lsap.pretrained.frozen import FrozenNetwork, load_weights
 
 QUERY = "module.encoder_q."  # where the published training file keeps the network that is wanted
 
 
-class MoCo(Judge):
+class MoCo(FrozenNetwork):
     """Embeds images by a ResNet-50 that was trained without labels (MoCo v2, Chen et al. 2020).
 
     As in the published losses, images of any size and shape become 224 x 224 by nearest neighbour and keep their range

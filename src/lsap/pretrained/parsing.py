@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsap.pretrained.judge import Judge, load_weights
+from lsap.pretrained.frozen import FrozenNetwork, load_weights
 
 PARTS = 19  # of CelebAMask-HQ: background, skin, brows, eyes, glasses, ears, ear-rings, nose, mouth, lips, neck, …
 
 
-class FaceParser(Judge):
+class FaceParser(FrozenNetwork):
     """Labels the pixels of faces (BiSeNet, Yu et al. 2018, trained on CelebAMask-HQ: `79999_iter.pth`).
 
     Modules are named as in the published file. Its two auxiliary outputs, which training alone needs, are left out.

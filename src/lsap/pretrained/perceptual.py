@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lsap.errors import BadValue, nearest
-from lsap.pretrained.judge import Judge, load_weights
+from lsap.pretrained.frozen import FrozenNetwork, load_weights
 
 TRUNKS = {"alex": "AlexNet", "vgg": "VGG-16"}
 EPSILON = 1e-10  # keeps the length of an all-zero feature vector from dividing by nothing
 
 
-class PerceptualDistance(Judge, abc.ABC):
+class PerceptualDistance(FrozenNetwork, abc.ABC):
     """The distance over feature maps; subclasses say which maps, and may weigh their channels."""
 
     @abc.abstractmethod

@@ -12,7 +12,7 @@ from torchvision.transforms import RandomPerspective
 
 from lsap.checkpoints.hfgi import card
 from lsap.errors import BadValue
-from lsap.losses import L2, Fit, Objective, Perceptual, Similarity
+from lsap.losses import L2, LossInputs, Objective, Perceptual, Similarity
 from lsap.pretrained import Embedder
 from lsap.refinement.consultation import Consultation, consulted_channels
 from lsap.refinement.hfgi import aligned, consulted, seen
@@ -93,8 +93,8 @@ class ConsultationTraining(RefinementTraining):
             moved = self.move(residual)
         found = aligned(self.network, moved, first, self.view)
         image = consulted(self.generator, self.network, found, codes, self.view, noise)
-        fit = Fit(images, self.view(image), codes, None, self.generator.n_latent - 1)
-        terms: dict[str, Tensor] = self.objective(fit)
+        inputs = LossInputs(images, self.view(image), codes, None, self.generator.n_latent - 1)
+        terms: dict[str, Tensor] = self.objective(inputs)
         if self.lambda_residual > 0:
             terms["residual"] = self.lambda_residual * F.l1_loss(found, residual)
         return terms

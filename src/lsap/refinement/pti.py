@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lsap.errors import BadValue
 from lsap.inversion import Embedded, Inversion
-from lsap.losses import L2, Fit, Objective, Perceptual, Running
+from lsap.losses import L2, LossInputs, Objective, Perceptual, Running
 from lsap.refinement.locality import Locality, stream
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, Tuned, TunedLowRank, TunedWhole, own_noise, together, tunable
@@ -177,8 +177,8 @@ class PivotalTuning(Refinement):
             return together(self.generator, weights, codes, noise)
 
         output = self.view(tuned(given["codes"], own))
-        fit = Fit(given["image"], output, given["codes"], None, self.generator.n_latent - 1)
-        values = {name: weight * self.objective.terms[name](fit) for name, weight in self.objective.weights.items()}
+        inputs = LossInputs(given["image"], output, given["codes"], None, self.generator.n_latent - 1)
+        values = {name: weight * self.objective.terms[name](inputs) for name, weight in self.objective.weights.items()}
         if self.locality is not None and step % self.locality.every == 0:
             codes = self.locality.codes(self.generator, given["codes"], running.streams)
             values |= self.locality.penalty(self.generator, tuned, codes, self.view, self.distance)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from lsap.errors import BadValue
 from lsap.inversion import Embedded, Inversion, halved, registered
-from lsap.losses import L2, Delta, Fit, Objective, Perceptual, Running, learning_rate
+from lsap.losses import L2, Delta, LossInputs, Objective, Perceptual, Running, learning_rate
 from lsap.refinement.segments import W_PLUS, Segmenter, masks, resolutions
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, own_noise
@@ -255,8 +255,10 @@ class SpatiallyAdaptive(Refinement):
         """The weighted losses of every image, [N] each."""
         codes, *features = running.variables
         image = self.drawn(running, dict(zip(used, features, strict=True)), {})
-        fit = Fit(running.constants["image"], self.view(image).clamp(-1, 1), codes, None, self.generator.n_latent - 1)
-        values = {name: weight * self.objective.terms[name](fit) for name, weight in self.objective.weights.items()}
+        inputs = LossInputs(
+            running.constants["image"], self.view(image).clamp(-1, 1), codes, None, self.generator.n_latent - 1
+        )
+        values = {name: weight * self.objective.terms[name](inputs) for name, weight in self.objective.weights.items()}
         if features and self.lambda_features > 0:
             sizes = torch.stack([feature.square().mean((1, 2, 3)) for feature in features])
             values["features"] = self.lambda_features * sizes.sum(0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-MOVED = {  # package of version 0.1 → package now
+MOVED = {  # module or package of version 0.1 → its place now
+    "lsap.demo.judges": "lsap.demo.networks",
     "lsap.features": "lsap.pretrained",
     "lsap.formats": "lsap.checkpoints",
     "lsap.generator": "lsap.stylegan2",
     "lsap.objective": "lsap.losses",
+    "lsap.sweeps": "lsap.cli.sweeps",
 }
+BEFORE = {now: earlier for earlier, now in MOVED.items()}
 
 
 def current(path: str) -> str:
@@ -25,9 +28,9 @@ def recorded(path: str) -> str:
     >>> recorded("lsap.losses.L2")
     'lsap.objective.L2'
     """
-    return _replaced(path, {new: old for old, new in MOVED.items()})
+    return _replaced(path, BEFORE)
 
 
 def _replaced(path: str, table: dict[str, str]) -> str:
-    package = ".".join(path.split(".")[:2])
-    return table[package] + path[len(package) :] if package in table and path != package else path
+    module = next((each for each in table if path.startswith(f"{each}.")), None)
+    return path if module is None else table[module] + path[len(module) :]

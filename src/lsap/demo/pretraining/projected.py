@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from lsap.demo import factors, portraits
-from lsap.demo.judges import FactorTrunk
+from lsap.demo.networks import FactorTrunk
 from lsap.demo.weights import load_trunk
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lsap import checkpoints as formats
-from lsap.demo.judges import AttributeReader, FactorReader, FactorTrunk, IdentityNet, IdentityReader
+from lsap.demo.networks import AttributeReader, FactorReader, FactorTrunk, IdentityNet, IdentityReader
 from lsap.errors import MissingFile
 from lsap.pretrained import TrunkDistance
 from lsap.stylegan2 import Generator

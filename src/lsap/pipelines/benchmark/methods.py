@@ -73,8 +73,8 @@ def training_step(config: DictConfig, device: torch.device, *options: str) -> tu
         optimizer.zero_grad()
         for some in images.chunk(passes):
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                fit = module.fit(some, stage=last, noise="random")
-                loss = torch.stack(list(module.objective(fit).values())).sum() / passes
+                inputs = module.reconstruct(some, stage=last, noise="random")
+                loss = torch.stack(list(module.objective(inputs).values())).sum() / passes
             loss.backward()
         optimizer.step()
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lsap.demo import factors, portraits
-from lsap.demo.extras import Extras
-from lsap.demo.judges import ArcFaceHead, FactorReader, FactorTrunk, IdentityNet, IdentityReader
+from lsap.demo.accessories import Accessories
+from lsap.demo.networks import ArcFaceHead, FactorReader, FactorTrunk, IdentityNet, IdentityReader
 from lsap.demo.pretraining.steps import Pretraining
 
 
@@ -35,7 +35,7 @@ class TrunkPretraining(Pretraining):
     def quality(self) -> dict[str, float]:
         truth = factors.draw(self.seed, "judge test", range(2048))
         result = {}
-        for family, extras in (("plain", None), ("rich", Extras.draw(self.seed, "judge test", range(2048)))):
+        for family, extras in (("plain", None), ("rich", Accessories.draw(self.seed, "judge test", range(2048)))):
             read = torch.cat(
                 [self.trunk(part.to(self.device)).float().cpu() for part in portraits.render(truth, extras).split(256)]
             )
@@ -107,5 +107,5 @@ def _half_rich(truth: Tensor, seed: int, purpose: str) -> Tensor:
     """Render the first half of the factors plain, the second half rich."""
     half = len(truth) // 2
     with torch.autocast("cpu", enabled=False):
-        extras = Extras.draw(seed, purpose, range(len(truth) - half))
+        extras = Accessories.draw(seed, purpose, range(len(truth) - half))
         return torch.cat([portraits.render(truth[:half]), portraits.render(truth[half:], extras)])

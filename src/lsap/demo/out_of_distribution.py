@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lsap.demo.accessories import Accessories
 from lsap.demo.drawing import Canvas, hue, per_image
-from lsap.demo.extras import Extras
 from lsap.demo.portraits import Head
 
 KINDS = ("writing", "hand", "mug", "face paint", "pencil drawing", "poster")
 
 
-def kinds(extras: Extras) -> Tensor:
+def kinds(extras: Accessories) -> Tensor:
     """Which of `KINDS` each portrait shows, [N]: they follow one another evenly through the random numbers."""
     return (extras.numbers[:, 18] * len(KINDS)).long().clamp(max=len(KINDS) - 1)
 
 
-def estrange(images: Tensor, factors: Tensor, extras: Extras) -> Tensor:
+def estrange(images: Tensor, factors: Tensor, extras: Accessories) -> Tensor:
     """Turn rendered portraits into far ones.
 
     Args:

@@ -21,7 +21,7 @@ class Embedder(Protocol):
     def embed(self, images: Tensor) -> Tensor: ...
 
 
-class Judge(nn.Module):
+class FrozenNetwork(nn.Module):
     """A network that judges images and is itself never trained.
 
     Its parameters take no gradient and it stays in evaluation mode even when a module that holds it is put into

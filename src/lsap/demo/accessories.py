@@ -19,13 +19,13 @@ _COLUMNS = 24  # random numbers that describe the extras of one portrait
 
 
 @dataclass(frozen=True)
-class Extras:
+class Accessories:
     """Extras of N portraits as raw random numbers [N, 24] in [0, 1]; slicing selects portraits."""
 
     numbers: Tensor
 
     @classmethod
-    def draw(cls, seed: int, split: str, indices: Sequence[int]) -> Extras:
+    def draw(cls, seed: int, split: str, indices: Sequence[int]) -> Accessories:
         """Deterministic by seed, split and index, as the factors are."""
         rows = [
             torch.rand(_COLUMNS, generator=torch.Generator().manual_seed(derive(seed, "extras", split, i)))
@@ -33,8 +33,8 @@ class Extras:
         ]
         return cls(torch.stack(rows))
 
-    def __getitem__(self, index: slice) -> Extras:
-        return Extras(self.numbers[index])
+    def __getitem__(self, index: slice) -> Accessories:
+        return Accessories(self.numbers[index])
 
     def _share(self, column: int, share: float) -> Tensor:
         """1.0 for the given share of portraits, else 0.0; [N]."""
