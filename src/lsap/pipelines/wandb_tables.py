@@ -31,6 +31,7 @@ def log_images_table(
 
 
 def picture_cells(pair: Sequence[Tensor | Image.Image] | None) -> list[wandb.Image | None]:
+    """Cells for the input and the inversion of an image; two empty ones without pictures."""
     return [None, None] if pair is None else [picture_cell(each) for each in pair]
 
 
@@ -44,8 +45,10 @@ def picture_cell(picture: Tensor | Image.Image) -> wandb.Image:
 
 
 def has_values(rows: Sequence[Row], key: str) -> bool:
+    """Whether any row has a value under a key."""
     return any(row.get(key) is not None for row in rows)
 
 
 def without_none(numbers: Mapping[str, float | None]) -> dict[str, float]:
+    """The numbers that were measured."""
     return {key: value for key, value in numbers.items() if value is not None}
