@@ -10,7 +10,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -27,6 +27,14 @@ from lsap.reports.run_reports import comparison_report, training_report
 NASTY = "<script>alert('x')</script> & \"λ\""
 VOID = {"meta", "img", "col", "br", "hr", "link"}
 LAYERS = {"conv4": 0.02, "conv8": 0.03, "rgb8": 0.11}
+
+
+BLOCKS: list[page.Block] = [
+    Text("marker"), page.Points([("marker", "")]), page.Numbers([("1", "marker", "")]), Facts({"marker": 1}),
+    Table([Measure("x", "marker")], [Entry("a", {"x": 1})], "caption"), Source("marker", "text"),
+    Figure("<svg/>", "marker"), page.SideBySide([Text("marker")]),
+    Gallery([Column("marker", torch.zeros(1, 3, 8, 8))]),
+]  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -228,9 +236,19 @@ def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
         training_report(tmp_path)
 
 
-def test_a_picture_cut_short_is_refused() -> None:
+def test_a_truncated_picture_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(BadValue, match="no PNG file"):
-        Figure(b"\x89PN", "cut").html()
+        write_report(tmp_path / "r.html", "title", [Section("", [Figure(b"\x89PN", "cut")])])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_kind_of_block_has_a_macro(tmp_path: Path) -> None:
+    for number, block in enumerate(BLOCKS):
+        section = Section("", [page.SideBySide([block])])
+        first, second = (write_report(tmp_path / f"{number}-{n}.html", "t", [section]) for n in range(2))
+        assert "marker" in first.read_text()
+        assert first.read_bytes() == second.read_bytes()
+    assert {type(block) for block in BLOCKS} == set(get_args(page.Block))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_everything_that_runs_travels(installed: Path) -> None:
     yaml = {str(Path("lsap") / p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml")}
     experiments = {str(Path("lsap") / p.relative_to(ROOT)) for p in (ROOT / "experiments").rglob("*") if p.is_file()}
     assert ours == {path for path in code if "__pycache__" not in path} | yaml | experiments
-    assert "lsap/evaluation/page.css" in ours
+    assert {f"lsap/reports/templates/{name}" for name in ("page.html.jinja", "blocks.html.jinja", "page.css")} <= ours
     assert {f"lsap/demo/weights/{name}.safetensors" for name in WEIGHTS} <= ours
 
 

@@ -14,7 +14,6 @@ from lsap.evaluation.ranks import EVERY, IMAGES, Correlation
 from lsap.evaluation.tables import Standings
 from lsap.reports import charts
 from lsap.reports.page import (
-    Beside,
     Block,
     Entry,
     Facts,
@@ -22,6 +21,7 @@ from lsap.reports.page import (
     Gallery,
     Points,
     Section,
+    SideBySide,
     Source,
     Table,
     Text,
@@ -142,7 +142,7 @@ def evaluation_report(
         Section("Pictures", [Gallery(side_by_side(inputs, shown), "The first images, every method.", names)])
     )
     if figures := _tradeoffs(standings, edits):
-        sections.append(Section("Fidelity against editability", [Beside(figures, least="24rem")]))
+        sections.append(Section("Fidelity against editability", [SideBySide(figures, least="24rem")]))
     if correlations:
         sections.append(Section("What predicts editability", _ranks(correlations, called)))
     extremes: list[Block] = []
@@ -152,7 +152,7 @@ def evaluation_report(
                 pair = [Column("input", part[1], method), Column(title, part[2], method)]
                 extremes.append(Gallery(pair, f"{method}: {title} by MSE.", part[0]))
     if extremes:
-        sections.append(Section("Best and worst", [Beside(extremes, least="16rem")]))
+        sections.append(Section("Best and worst", [SideBySide(extremes, least="16rem")]))
     sections.append(Section("How it was made", [Facts(facts)]))
     methods = [name for name in standings.rows if name not in standings.kinds]
     lead = (

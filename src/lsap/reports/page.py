@@ -1,19 +1,23 @@
-"""One self-contained HTML page out of plain parts: text, tables, pictures, facts.
+"""Data of a self-contained HTML page (text, tables, pictures, facts) and its rendering with the templates beside it.
 
-Everything is inside the file: pictures are data URIs, the style is one block, there is no script, and the page forbids
-itself to load anything. Every text is escaped. Each part is a small class with one method, `html()`.
+Pictures are data URIs, the style is one block, there is no script, and a Content Security Policy forbids external
+resources. Jinja2 escapes every text. Each block is a dataclass; `templates/blocks.html.jinja` has its macro.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from torch import Tensor
 
 from lsap.errors import BadValue
 from lsap.evaluation.columns import Measure, column, number
@@ -21,50 +25,26 @@ from lsap.reports import pictures
 from lsap.runs import write_bytes
 from lsap.values import is_number
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
-class Block(Protocol):
-    """A part of a page."""
-
-    def html(self) -> str: ...
-
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; `code` between back-ticks is set as code."""
+    """A paragraph; `code` between back-ticks is set as code, **words** between asterisks are bold."""
 
     text: str
-
-    def html(self) -> str:
-        return f"<p>{_inline(self.text)}</p>"
 
 
 @dataclass(frozen=True)
 class Points:
-    """Short paragraphs with a heading each, side by side where there is room."""
+    """Short paragraphs (heading, text), side by side if there is room."""
 
     items: Sequence[tuple[str, str]]
-
-    def html(self) -> str:
-        entries = (f"<li><strong>{_text(head)}</strong> {_inline(text)}</li>" for head, text in self.items)
-        return f'<ul class="points">{"".join(entries)}</ul>'
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The few numbers to remember: (value, what it is, a note), drawn large."""
+    """Key numbers in large print: (value, label, note)."""
 
     items: Sequence[tuple[str, str, str]]
-
-    def html(self) -> str:
-        entries = (
-            f'<div><dt>{_text(label)}</dt><dd class="value">{_text(value)}</dd>'
-            + (f'<dd class="note">{_text(note)}</dd>' if note else "")
-            + "</div>"
-            for value, label, note in self.items
-        )
-        return f'<dl class="numbers">{"".join(entries)}</dl>'
 
 
 @dataclass(frozen=True)
@@ -74,8 +54,8 @@ class Entry:
     Attributes:
         name: its heading.
         values: by the key of the column; None or absent is shown as a dash.
-        kind: only a "method" competes for the best value; a "baseline" is there to be beaten, a "reference" to be
-            compared with (the generator's own samples).
+        kind: only a "method" is compared for the best value; a "baseline" is the mean latent, a "reference" the
+            generator's own samples.
     """
 
     name: str
@@ -92,37 +72,26 @@ class Table:
     caption: str
     corner: str = ""
 
-    def html(self) -> str:
-        shown = [m for m in self.measures if any(e.values.get(m.key) is not None for e in self.entries)]
-        columns = [self._column(measure) for measure in shown]
-        head = "".join(_heading(measure) for measure in shown)
-        body = "".join(
-            f'<tr class="{entry.kind}"><th scope="row">{_text(entry.name)}</th>'
-            + "".join(f"<td>{column[row]}</td>" for column in columns)
-            + "</tr>"
-            for row, entry in enumerate(self.entries)
-        )
-        return (
-            f'<div class="scroll" role="region" tabindex="0" aria-label="{_text(self.caption)}"><table class="data">'
-            f'<caption>{_inline(self.caption)}</caption><thead><tr><th scope="col">{_text(self.corner)}</th>{head}</tr>'
-            f"</thead><tbody>{body}</tbody></table></div>"
-        )
+    @property
+    def shown(self) -> list[Measure]:
+        """The measures that at least one entry has a value of."""
+        return [m for m in self.measures if any(e.values.get(m.key) is not None for e in self.entries)]
 
-    def _column(self, measure: Measure) -> list[str]:
+    def rows(self) -> list[tuple[Entry, list[tuple[str, bool]]]]:
+        """Every entry with its cells: (formatted value, whether it is the best of its column)."""
+        columns = [self._cells(measure) for measure in self.shown]
+        return [(entry, [cells[row] for cells in columns]) for row, entry in enumerate(self.entries)]
+
+    def _cells(self, measure: Measure) -> list[tuple[str, bool]]:
         values = [entry.values.get(measure.key) for entry in self.entries]
-        texts = column(values, [v for v, e in zip(values, self.entries, strict=True) if e.kind != "baseline"])
-        rivals = {
-            text: entry.values[measure.key]
-            for text, entry in zip(texts, self.entries, strict=True)
-            if entry.kind == "method" and is_number(entry.values.get(measure.key))
-        }
+        kinds = [entry.kind for entry in self.entries]
+        texts = column(values, [value for value, kind in zip(values, kinds, strict=True) if kind != "baseline"])
+        cells = list(zip(texts, values, kinds, strict=True))
+        compared = {text: value for text, value, kind in cells if kind == "method" and is_number(value)}
         best = None
-        if measure.better and len(rivals) > 1:
-            best = (min if measure.better == "lower" else max)(rivals, key=lambda text: rivals[text])
-        return [
-            f"<b>{_text(text)}</b>" if text == best and entry.kind == "method" else _text(text)
-            for text, entry in zip(texts, self.entries, strict=True)
-        ]
+        if measure.better and len(compared) > 1:
+            best = (min if measure.better == "lower" else max)(compared, key=compared.__getitem__)
+        return [(text, text == best and kind == "method") for text, _, kind in cells]
 
 
 @dataclass(frozen=True)
@@ -131,7 +100,7 @@ class Figure:
 
     Attributes:
         image: SVG text, or the bytes of a PNG file.
-        alt: what it shows, for those who cannot see it.
+        alt: alternative text.
         caption: printed below.
     """
 
@@ -139,21 +108,13 @@ class Figure:
     alt: str
     caption: str = ""
 
-    def html(self) -> str:
-        kind = ' class="chart"' if isinstance(self.image, str) else ""
-        caption = f"<figcaption>{_inline(self.caption)}</figcaption>" if self.caption else ""
-        return f'<figure{kind}><img src="{data_uri(self.image)}" alt="{_text(self.alt)}">{caption}</figure>'
-
 
 @dataclass(frozen=True)
-class Beside:
-    """Parts side by side where there is room, else below one another; `least` is the width that each one needs."""
+class SideBySide:
+    """Blocks side by side if there is room, else below one another; `least` is the CSS width that each one needs."""
 
     blocks: Sequence[Block]
     least: str = "18rem"
-
-    def html(self) -> str:
-        return f'<div class="pair" style="--least:{_text(self.least)}">{"".join(b.html() for b in self.blocks)}</div>'
 
 
 @dataclass(frozen=True)
@@ -163,114 +124,90 @@ class Gallery:
     Attributes:
         columns: as for `pictures.grid`.
         caption: printed below.
-        names: of the rows, shown at the left and used in the alternative texts; numbered where there are none.
+        names: of the rows, shown at the left and used in the alternative texts; numbered by default.
     """
 
     columns: Sequence[pictures.Column]
     caption: str = ""
     names: Sequence[str] = ()
 
-    def html(self) -> str:
-        rows = "".join(self._row(row) for row in range(len(self.columns[0].images)))
-        caption = f"<figcaption>{_inline(self.caption)}</figcaption>" if self.caption else ""
-        widths = '<col class="name">' if self.names else ""
-        widths += self._spread(["<col>"] * len(self.columns), '<col class="gap">')
-        return (
-            f'<figure class="wide"><div class="scroll" role="region" tabindex="0" aria-label="pictures">'
-            f'<table class="gallery" style="--columns:{len(self.columns)}"><colgroup>{widths}</colgroup>'
-            f"<thead>{self._head()}</thead><tbody>{rows}</tbody></table></div>{caption}</figure>"
-        )
-
-    def _head(self) -> str:
-        corner = "<td></td>" if self.names else ""
-        titles = self._spread([f'<th scope="col">{_text(c.title)}</th>' for c in self.columns])
-        groups = pictures.spans(self.columns)
-        if not groups:
-            return f"<tr>{corner}{titles}</tr>"
-        cells = ["<td></td>"] * len(self.columns)
-        for name, first, last in groups:
-            cells[first] = f'<th scope="colgroup" colspan="{last - first + 1}"><span>{_text(name)}</span></th>'
-            cells[first + 1 : last + 1] = [""] * (last - first)
-        return f'<tr class="groups">{corner}{self._spread(cells)}</tr><tr>{corner}{titles}</tr>'
-
-    def _row(self, row: int) -> str:
-        name = self.names[row] if self.names else f"image {row + 1}"
-        cells = []
-        for each in self.columns:
-            alt = ", ".join(filter(None, (name, each.group, each.title)))
-            source = data_uri(pictures.png(pictures.tile(each.images[row])))
-            cells.append(f'<td><img src="{source}" alt="{_text(alt)}"></td>')
-        heading = f'<th class="name" scope="row">{_text(name)}</th>' if self.names else ""
-        return f"<tr>{heading}{self._spread(cells)}</tr>"
-
-    def _spread(self, cells: Sequence[str], gap: str = '<td class="gap"></td>') -> str:
-        """The cells of one row, with a narrow one wherever a group begins or ends."""
-        groups = [column.group for column in self.columns]
-        parts = (gap + cell if i and groups[i] != groups[i - 1] else cell for i, cell in enumerate(cells))
-        return "".join(parts)
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Neighbouring columns of one group: (its name, the number of its columns)."""
+        return [(name, len(list(members))) for name, members in groupby(column.group for column in self.columns)]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, as of where results come from."""
+    """Names and values, such as the provenance of results."""
 
     items: Mapping[str, Any]
-
-    def html(self) -> str:
-        entries = (f"<dt>{_text(name)}</dt><dd>{_text(fact(value))}</dd>" for name, value in self.items.items())
-        return f'<dl class="facts">{"".join(entries)}</dl>'
 
 
 @dataclass(frozen=True)
 class Source:
-    """Preformatted text behind a line that opens it."""
+    """Preformatted text, folded below a summary line."""
 
     summary: str
     text: str
 
-    def html(self) -> str:
-        return f"<details><summary>{_text(self.summary)}</summary><pre><code>{_text(self.text)}</code></pre></details>"
+
+Block = Text | Points | Numbers | Table | Figure | SideBySide | Gallery | Facts | Source
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it; a section without a title opens the page."""
+    """A heading and the blocks below it; a section without a title opens the page."""
 
     title: str
     blocks: Sequence[Block]
 
+    @property
+    def anchor(self) -> str:
+        """The title as an identifier for links."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or "section"
+
 
 def write_report(path: Path, title: str, sections: Sequence[Section], *, lead: str = "", footer: str = "") -> Path:
-    """Write one self-contained HTML page, whole or not at all.
+    """Render one self-contained HTML page and write it atomically.
 
     Args:
-        path: of the file; its folder is made if need be.
+        path: of the file; its folder is created if necessary.
         title: of the page, plain text.
-        sections: in order; with four or more named ones, links to them stand under the title.
+        sections: in order; with four or more titled ones, links to them stand under the title.
         lead: one or two sentences under the title.
         footer: the last line.
+
+    Raises:
+        BadValue: a picture is not a PNG file.
     """
-    css = files("lsap.evaluation").joinpath("page.css").read_text(encoding="utf-8")
-    named = [section for section in sections if section.title]
-    links = "".join(f'<li><a href="#{_anchor(s.title)}">{_text(s.title)}</a></li>' for s in named)
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
-        f"<header><h1>{_text(title)}</h1>"
-        + (f'<p class="lead">{_inline(lead)}</p>' if lead else "")
-        + (f'<nav aria-label="sections"><ul>{links}</ul></nav>' if len(named) > 3 else "")
-        + f"</header>\n<main>\n{''.join(_section(s) for s in sections)}</main>\n"
-        + (f"<footer><p>{_inline(footer)}</p></footer>\n" if footer else "")
-        + "</body>\n</html>\n"
-    )
-    write_bytes(path, page.encode())
+    template = _environment().get_template("page.html.jinja")
+    write_bytes(path, template.render(title=title, sections=sections, lead=lead, footer=footer).encode())
     return path
 
 
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lsap.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "class_name": lambda block: type(block).__name__,
+        "data_uri": data_uri,
+        "fact": fact,
+        "inline": _inline,
+        "tile_uri": _tile_uri,
+    }
+    return environment
+
+
 def fact(value: Any) -> str:
-    """Any plain value as a reader would write it."""
+    """A plain value, list or mapping as readable text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
@@ -281,10 +218,10 @@ def fact(value: Any) -> str:
 
 
 def data_uri(image: str | bytes) -> str:
-    """SVG text or PNG bytes inside an address.
+    """SVG text or PNG bytes as a data URI.
 
     Raises:
-        BadValue: bytes that are no PNG file, as when a picture was cut short.
+        BadValue: bytes that are not a PNG file, such as a truncated picture.
     """
     if isinstance(image, str):
         return f"data:image/svg+xml;base64,{base64.b64encode(image.encode()).decode()}"
@@ -293,29 +230,12 @@ def data_uri(image: str | bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
-def _heading(measure: Measure) -> str:
-    arrow = {"lower": "↓", "higher": "↑"}.get(measure.better or "")
-    says = f"{measure.better} is better"
-    mark = f'&nbsp;<abbr class="arrow" title="{says}" aria-label="{says}">{arrow}</abbr>'
-    unit = f"<small>{_text(measure.unit)}</small>" if measure.unit else ""
-    return f'<th scope="col">{_text(measure.label)}{mark if arrow else ""}{unit}</th>'
+def _tile_uri(image: Tensor) -> str:
+    """An image [3, H, W] in [-1, 1] as the data URI of a small PNG file."""
+    return data_uri(pictures.png(pictures.tile(image)))
 
 
-def _section(section: Section) -> str:
-    heading = f"<h2>{_text(section.title)}</h2>\n" if section.title else ""
-    anchor = f' id="{_anchor(section.title)}"' if section.title else ""
-    return f"<section{anchor}>\n{heading}{''.join(block.html() for block in section.blocks)}\n</section>\n"
-
-
-def _anchor(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)
-
-
-def _inline(text: str) -> str:
-    """Escaped text with `code` and line-internal **strong** words."""
-    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(text))
-    return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", escaped)
+def _inline(text: str) -> Markup:
+    """Escaped text with `code` and **strong** words."""
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", escaped))

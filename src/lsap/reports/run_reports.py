@@ -14,7 +14,6 @@ from lsap.errors import BadValue, MissingFile
 from lsap.evaluation.columns import Measure, column, number
 from lsap.reports import charts
 from lsap.reports.page import (
-    Beside,
     Block,
     Entry,
     Facts,
@@ -23,6 +22,7 @@ from lsap.reports.page import (
     Numbers,
     Points,
     Section,
+    SideBySide,
     Source,
     Table,
     Text,
@@ -293,7 +293,7 @@ def _comparison_charts(
         ),
         *_layer_figure({n: rows[n] for n in encoders}, rows.get("synthetic", {})),
     ]
-    return [Beside(first, least="24rem"), *_loss_blocks(logs or {})]
+    return [SideBySide(first, least="24rem"), *_loss_blocks(logs or {})]
 
 
 def _layer_blocks(splits: Mapping[str, Mapping[str, Row]]) -> list[Block]:
@@ -322,7 +322,7 @@ def _loss_blocks(logs: Mapping[str, Path]) -> list[Block]:
         for term, svg in charts.loss_curves(read, titles=TERMS).items()
     ]
     return (
-        [Beside(figures, least="15rem"), Text("Loss terms while training; pale lines are single steps.")]
+        [SideBySide(figures, least="15rem"), Text("Loss terms while training; pale lines are single steps.")]
         if figures
         else []
     )
