@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lsap.api.inverter import Inverter
     from lsap.api.loading import load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Inverter", "Pictures", "load"]
 
 _PLACES = {
