@@ -28,7 +28,7 @@ from lsap import embedding
 from lsap.api.inverter import Inverter
 from lsap.checkpoints import Direction, fingerprint, load_generator, write_direction, write_state
 from lsap.config.compose import composed, config_dir
-from lsap.config.stored import ENCODERS, LARGEST, MOVED, adopt
+from lsap.config.stored import ENCODERS, LARGEST, adopt
 from lsap.data import open_images
 from lsap.embedding import RowEncoder
 from lsap.errors import BadValue
@@ -43,6 +43,7 @@ from lsap.pipelines.run_identity import encoders as encoder_runs
 from lsap.pipelines.run_identity.images import GivenImages
 from lsap.pipelines.training import train
 from lsap.runs import Store
+from lsap.runs.class_paths import MOVED
 from lsap.web.session import Playground
 from test_compare import TINY
 from test_invert import ENCODER, images, own  # noqa: F401 (fixtures)
@@ -634,10 +635,10 @@ def test_an_encoder_of_the_registry_is_taken(copied: Copied) -> None:
 
 
 def test_an_old_name_of_a_class_is_read_as_its_new_one(copied: Copied, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MOVED, "lsap.old.View", "lsap.stylegan2.View")
-    monkeypatch.setitem(MOVED, "lsap.old.Pyramid", "lsap.embedding.SmallPyramidEncoder")
-    copied.plant(both(put("view._target_", "lsap.old.View"), put("encoder._target_", "lsap.old.Pyramid")))
-    copied.plant(put("encoders.progressive", "lsap.old.Pyramid"))
+    monkeypatch.setitem(MOVED, "lsap.old", "lsap.embedding")
+    encoder = "lsap.old.SmallPyramidEncoder"
+    copied.plant(both(put("view._target_", "lsap.generator.View"), put("encoder._target_", encoder)))
+    copied.plant(put("encoders.progressive", encoder))
     config = lsap.load(copied.trained).config
     assert config.encoders.progressive == config.encoder._target_ == "lsap.embedding.SmallPyramidEncoder"
     assert config.view._target_ == "lsap.stylegan2.View"

@@ -46,7 +46,7 @@ WIDE = 3.0  # strength up to which a direction of unknown range is shown
 def stored_run(config: DictConfig) -> tuple[Store, DictConfig]:
     """The run that `inversions` names, and the configuration completed by its domain, generator and images.
 
-    Of the run's own `config.yaml` only values are taken over; see `stored_settings.adopt`.
+    Of the run's own `config.yaml` only values are taken over; see `config.stored.adopt`.
 
     Raises:
         BadValue, MissingFile: no finished run there, one of another domain than was typed, or one whose `config.yaml`
