@@ -103,7 +103,7 @@ def write_results(
 def described(contest: Contest, rows: Mapping[str, Rows]) -> dict[str, Any]:
     """How the numbers were made, for files of results."""
     skipped = {
-        method: sum(row.get("identity") is None for row in found.values()) if "identity" in contest.judges else None
+        method: sum(row.get("identity") is None for row in found.values()) if "identity" in contest.metrics else None
         for method, found in rows.items()
     }
     edits = {}
