@@ -22,6 +22,7 @@ from lsap.checkpoints.directions import SPREAD
 from lsap.config.compose import composed
 from lsap.embedding import Adversary
 from lsap.errors import BadValue, MissingFile
+from lsap.evaluation.columns import measures
 from lsap.evaluation.protocols import saved
 from lsap.inversion import FixedNoise, Inversion
 from lsap.pipelines.build import Parts, trained
@@ -31,7 +32,6 @@ from lsap.pipelines.evaluation.evaluator import discriminator
 from lsap.pipelines.evaluation.methods import embedding_config
 from lsap.pipelines.inversion import invert
 from lsap.pipelines.training import train
-from lsap.reports.evaluation_report import measures
 from lsap.runs import Store
 from lsap.stylegan2 import Generator
 from readings import Colours

@@ -23,6 +23,7 @@ from lsap.embedding import LatentDiscriminator
 from lsap.errors import BadValue, LsapError
 from lsap.evaluation.cache import Kept, Rows
 from lsap.evaluation.codes import Places
+from lsap.evaluation.columns import measures
 from lsap.evaluation.distribution import Inception, frechet_distance
 from lsap.evaluation.editability import published_lec
 from lsap.evaluation.metrics import Identity, ImageMetric, image_metrics, image_values, labels, mse, psnr
@@ -36,7 +37,7 @@ from lsap.pipelines.devices import device_of
 from lsap.pipelines.evaluation.edit_metrics import Trials, trials
 from lsap.pipelines.evaluation.methods import Entrant, entrants
 from lsap.pipelines.images import Chosen, chosen_images
-from lsap.reports.evaluation_report import SYNTHETIC, THEMSELVES, measures
+from lsap.reports.evaluation_report import SYNTHETIC, THEMSELVES
 from lsap.runs import content_digest, files_digest, image_digests
 from lsap.stylegan2 import freeze
 
