@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lsap.evaluation.columns import NOTHING, Measure, capitalized, number
 from lsap.evaluation.ranks import EVERY, IMAGES, Correlation
-from lsap.evaluation.tables import Standings
+from lsap.evaluation.tables import ResultsTable
 from lsap.reports import charts
 from lsap.reports.page import (
     Block,
@@ -79,7 +79,7 @@ def side_by_side(inputs: Tensor, shown: Mapping[str, Shown]) -> list[Column]:
 
 def evaluation_report(
     path: Path,
-    table: Standings,
+    table: ResultsTable,
     edits: Sequence[str],
     images: tuple[Sequence[str], Tensor],
     shown: Mapping[str, Shown],
@@ -124,7 +124,9 @@ def evaluation_report(
     )
 
 
-def _numbers(table: Standings, settings: Mapping[str, str], edits: Sequence[str], notes: Sequence[str]) -> list[Block]:
+def _numbers(
+    table: ResultsTable, settings: Mapping[str, str], edits: Sequence[str], notes: Sequence[str]
+) -> list[Block]:
     """The tables of inversions and of every edit; `settings`: edit → its strength, up to a semicolon, and origin."""
     entries = [Entry(name, row, table.kinds.get(name, "method")) for name, row in table.means().items()]
     inversion = [measure for measure in table.shown if "/" not in measure.key]
@@ -153,7 +155,7 @@ def _numbers(table: Standings, settings: Mapping[str, str], edits: Sequence[str]
     return blocks
 
 
-def _tradeoffs(table: Standings, edits: Sequence[str]) -> list[Block]:
+def _tradeoffs(table: ResultsTable, edits: Sequence[str]) -> list[Block]:
     """MSE over each measure of editability; leakage is omitted if excess leakage is known."""
     means = {name: row for name, row in table.means().items() if name not in table.kinds and row.get("mse") is not None}
     figures: dict[str, Block] = {}

@@ -31,7 +31,7 @@ from lsap.evaluation.protocols import Pairs, Protocol, ShownFaces, picture
 from lsap.evaluation.ranks import Correlation, rank_correlations
 from lsap.evaluation.rows import by_name, seven_digits, synthetic_row
 from lsap.evaluation.set_metrics import SetMetrics
-from lsap.evaluation.tables import Standings, Summary, of_the_set, summary
+from lsap.evaluation.tables import ResultsTable, Summary, of_the_set, summary
 from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.evaluation.edit_metrics import Trials, trials
@@ -279,7 +279,7 @@ class Contest:
 
     # ---- all of them
 
-    def standings(self, rows: Mapping[str, Rows]) -> Standings:
+    def results_table(self, rows: Mapping[str, Rows]) -> ResultsTable:
         """The table."""
         table: dict[str, dict[str, Summary | None]] = {}
         columns = measures(self.labels, self.edits)
@@ -306,7 +306,7 @@ class Contest:
             errors = [own[name].get("own_error") for name in self.names]
             table[THEMSELVES] = {"factor_error": summary(errors, seed)}
             kinds[THEMSELVES] = "reference"
-        return Standings(columns, table, kinds)
+        return ResultsTable(columns, table, kinds)
 
     def correlations(self, rows: Mapping[str, Rows]) -> list[Correlation]:
         """Rank correlations of where codes lie with what edits did: leakage, true leakage where the domain knows it."""
