@@ -30,7 +30,7 @@ LAYERS = {"conv4": 0.02, "conv8": 0.03, "rgb8": 0.11}
 
 
 BLOCKS: list[page.Block] = [
-    Text("marker"), page.Points([("marker", "")]), page.Numbers([("1", "marker", "")]), Facts({"marker": 1}),
+    Text("marker"), page.Points({"marker": ""}), page.Numbers([("1", "marker", "")]), Facts({"marker": 1}),
     Table([Measure("x", "marker")], [Entry("a", {"x": 1})], "caption"), Source("marker", "text"),
     Figure("<svg/>", "marker"), page.SideBySide([Text("marker")]),
     Gallery([Column("marker", torch.zeros(1, 3, 8, 8))]),
@@ -157,7 +157,7 @@ def test_all_text_is_escaped(tmp_path: Path) -> None:
     image = torch.zeros(1, 3, 8, 8)
     sections = [
         Section(NASTY, [
-            Text(NASTY), page.Points([(NASTY, NASTY)]), page.Numbers([(NASTY, NASTY, NASTY)]), Facts({NASTY: NASTY}),
+            Text(NASTY), page.Points({NASTY: NASTY}), page.Numbers([(NASTY, NASTY, NASTY)]), Facts({NASTY: NASTY}),
             Table([Measure("x", NASTY, NASTY, "lower")], [Entry(NASTY, {"x": NASTY})], NASTY, NASTY),
             Figure(charts.layer_bars({NASTY: {NASTY: 1.0}}), NASTY, NASTY), Source(NASTY, NASTY),
             Gallery([Column(NASTY, image, NASTY)], NASTY, [NASTY]),

@@ -28,6 +28,7 @@ from lsap.embedding import (
 from lsap.embedding.iterated import first_image
 from lsap.errors import BadValue
 from lsap.evaluation.fidelity import evaluate
+from lsap.evaluation.metrics import image_metrics
 from lsap.pipelines.build import Parts, trained
 from lsap.pipelines.run_identity.inversions import identity
 from lsap.pipelines.training import start_from, training_module
@@ -261,7 +262,7 @@ def test_what_inverts_still_does_so_in_evaluation_mode_after_it_was_measured(bui
     norm = module.encoder.bn1
     before = norm.running_mean.clone()
     batch = {"image": torch.rand(2, 3, 32, 32)}
-    evaluate(found, module.generator, module.view, module.space, [batch])
+    evaluate(found, module.generator, module.view, module.space, [batch], image_metrics())
     with torch.no_grad():
         alone, beside = found(batch["image"][:1]), found(batch["image"])
     assert not any(part.training for part in (found, *module.encoder.modules(), *module.generator.modules()))

@@ -18,7 +18,7 @@ from lsap.evaluation.codes import Places
 from lsap.evaluation.columns import Measure
 from lsap.evaluation.ranking import spearman
 from lsap.evaluation.ranks import rank_correlations
-from lsap.evaluation.tables import Standings, of_the_set, summary
+from lsap.evaluation.tables import ResultsTable, of_the_set, summary
 from lsap.stylegan2 import Generator
 
 
@@ -46,7 +46,7 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
 def test_a_table_says_the_same_in_every_form() -> None:
     measures = [Measure("mse", "MSE", "", "lower"), Measure("fid", "FID"), Measure("lec", "LEC")]
     rows = {"a": {"mse": summary([1.0, 2.0, 3.0]), "fid": of_the_set(12.5, 3)}, "b": {"mse": summary([4.0, 5.0])}}
-    table = Standings(measures, rows, {})
+    table = ResultsTable(measures, rows, {})
     assert [m.key for m in table.shown] == ["mse", "fid"], "a column without values is none"
     lines = list(csv.DictReader(io.StringIO(table.csv())))
     assert [(one["method"], one["measure"], one["mean"], one["n"]) for one in lines] == [

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lsap
-from lsap.evaluation.rows import seven_digits
+from lsap.evaluation.rows import Row
 from lsap.runs import write_json
 
-Rows = dict[str, dict[str, Any]]  # image name → key → number or None
-
-
-def finite(value: float) -> float | None:
-    """A number for a file of results; None for one that is none."""
-    return seven_digits(value) if math.isfinite(value) else None
+Rows = dict[str, Row]  # image name → key → number or None
 
 
 class Kept:

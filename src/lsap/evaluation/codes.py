@@ -1,106 +1,15 @@
-"""Where a set of codes lies, in numbers: NSCD by layer, diversity, and the rivals of NSCD in other spaces.
-
-Metrics keep sums only, in double precision, so their values do not depend on how codes were cut into batches or spread
-over processes.
-"""
+"""Distances of single codes from the generator's own: NSCD, and the same in other spaces."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from lsap.alignment import NormalizedStyleSpace, nscd
-from lsap.errors import BadValue
-from lsap.evaluation.rows import code_diversity
-
-
-class LayerNSCD(Metric):
-    """NSCD of every layer apart (Eq. 12); its mean over layers is the score `NSCD`.
-
-    Worth a look because layers differ: the last ToRGB spreads widest and outweighs the convolutions in the mean.
-
-    Args:
-        mean: raw mean normalised style per layer, [C_l] each; see `NormalizedStyleSpace.mean`.
-
-    update(styles): raw styles, one [N, C_l] tensor per layer.
-    compute(): [layers], each in [0, 2], lower is nearer to the mean.
-    """
-
-    full_state_update = False
-    higher_is_better = False
-    label = "NSCD by layer"
-    unit = "1 − cosine"
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, mean: Sequence[Tensor], **options: Any) -> None:
-        super().__init__(**options)
-        self.mean = tuple(mean)
-        self.add_state("total", torch.zeros(len(self.mean), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, styles: Sequence[Tensor]) -> None:
-        mean = [m.to(styles[0].device) for m in self.mean]
-        values = nscd(styles, mean, reduction="none")
-        self.total += values.detach().double().sum(0)
-        self.count += len(values)
-
-    def compute(self) -> Tensor:
-        return (self.total / self.count).float()
-
-
-class CodeDiversity(Metric):
-    """How varied a set of codes is: the spread of their unit styles, averaged over layers.
-
-    Per layer, the mean squared distance of the unit styles to their own mean, which is 1 − ‖mean‖². A set that has
-    collapsed to one code gives 0; styles in all directions give 1. Read it beside the generator's own samples: a low
-    NSCD is collapse only if the diversity has fallen with it. For the samples it equals their raw NSCD, by definition.
-    A small set is expected (n − 1)/n of a large one's value.
-
-    Args:
-        widths: C_l of every layer of the style space, in order.
-
-    update(styles): raw styles, one [N, C_l] tensor per layer; they are normalised here.
-    compute(): scalar in [0, 1], unitless; neither direction is better, the samples' own value is the reference.
-
-    Raises:
-        BadValue: layer widths differ from `widths`.
-
-    Example:
-        >>> metric = CodeDiversity([2])
-        >>> metric.update([torch.tensor([[1.0, 0.0], [0.0, 3.0]])])           # at a right angle; length is no matter
-        >>> metric.compute()
-        tensor(0.5000)
-    """
-
-    full_state_update = False
-    higher_is_better = None
-    label = "code diversity"
-    unit = "1 − ‖mean‖²"
-    count: Tensor
-
-    def __init__(self, widths: Sequence[int], **options: Any) -> None:
-        super().__init__(**options)
-        self.widths = tuple(widths)
-        for layer, width in enumerate(self.widths):
-            self.add_state(f"sum_{layer}", torch.zeros(width, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, styles: Sequence[Tensor]) -> None:
-        widths = tuple(s.shape[-1] for s in styles)
-        if widths != self.widths:
-            raise BadValue(f"styles have the widths {list(widths)}, but this style space has {list(self.widths)}")
-        for layer, style in enumerate(styles):
-            getattr(self, f"sum_{layer}").add_(F.normalize(style.detach().double(), dim=1).sum(0))
-        self.count += len(styles[0])
-
-    def compute(self) -> Tensor:
-        return code_diversity([getattr(self, f"sum_{layer}") for layer in range(len(self.widths))], self.count)
+from lsap.evaluation.metrics import code_values
 
 
 class Places:
@@ -151,9 +60,7 @@ class Places:
         """
         styles, rows = self.space.styles(w_plus), list(w_plus.unbind(1))
         means = [self.w.to(w_plus)] * len(rows)
-        found = {
-            "nscd": nscd(styles, self.space.mean),
-            "nscd_raw": nscd(styles, self.space.mean, anchor="raw"),
+        found = code_values(styles, self.space.mean) | {
             "w_cosine": nscd(rows, means),
             "w_length": _length(rows, means),
             "s_cosine": nscd(styles, self.s),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,45 @@ class Measure:
     label: str
     unit: str = ""
     better: Literal["lower", "higher"] | None = None
+
+
+def measures(labels: Mapping[str, str], edits: Sequence[str] = ()) -> list[Measure]:
+    """The columns of a table of inversions, and of their edits.
+
+    Args:
+        labels: key of the column → label, for columns that a metric network gives its name; see `fidelity.labels`.
+        edits: names of the edits.
+    """
+    named = {key: capitalized(label) for key, label in labels.items()}
+    columns = [
+        Measure("mse", "MSE", "on [−1, 1]", "lower"),
+        Measure("psnr", "PSNR", "dB, peak² 4", "higher"),
+        Measure("lpips", named.get("lpips", "LPIPS"), "distance", "lower"),
+        Measure("identity", named.get("identity", "Identity"), "cosine", "higher"),
+        Measure("fid", named.get("fid", "FID"), "distance", "lower"),
+        Measure("nscd", "NSCD", "1 − cosine", "lower"),
+        Measure("nscd_raw", "Raw NSCD", "Eq. 12", "lower"),
+        Measure("diversity", "Code diversity", "1 − ‖mean‖²"),
+        Measure("factor_error", "Factor error", "σ of factors", "lower"),
+        Measure("seconds", "Time", "s per image, as run", "lower"),
+    ]
+    for edit in edits:
+        columns += [
+            Measure(f"strength/{edit}", f"{edit}: strength", "of the direction"),
+            Measure(f"effect/{edit}", f"{edit}: effect", "of the reader"),
+            Measure(f"leakage/{edit}", f"{edit}: leakage", "of the reader", "lower"),
+            Measure(f"excess/{edit}", f"{edit}: excess", "σ of factors", "lower"),
+            Measure(f"distance/{edit}", f"{edit}: error", "MSE to the true edit", "lower"),
+            Measure(f"identity/{edit}", f"{edit}: identity", "cosine to the image", "higher"),
+            Measure(f"lec/{edit}", f"{edit}: LEC (published rule)", "in W+", "lower"),
+            Measure(f"lec_mean/{edit}", f"{edit}: LEC (plain mean)", "in W+", "lower"),
+        ]
+    return columns
+
+
+def capitalized(text: str) -> str:
+    """The text with its first letter in upper case, the others unchanged."""
+    return text[:1].upper() + text[1:]
 
 
 def column(values: Sequence[Any], deciding: Sequence[Any] | None = None) -> list[str]:

@@ -1,11 +1,12 @@
-"""Rows of numbers: how they are written, the row of the generator's own samples, and the diversity of codes.
+"""Rows of numbers: how they are written, and the row of the generator's own samples.
 
 Imports torch alone, so that scoring a file of codes starts quickly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,11 +15,30 @@ from torch import Tensor
 from lsap.alignment import NormalizedStyleSpace
 
 Row = dict[str, Any]
+MEASURES = ("mse", "lpips", "identity", "nscd", "nscd_raw")  # of an image, and their means over a set
 
 
 def seven_digits(value: Tensor | float) -> float:
     """A number for a results file: seven digits, all that single precision holds."""
     return float(f"{float(value):.7g}")
+
+
+def finite(value: float) -> float | None:
+    """A number for a results file; None where it is NaN or infinite."""
+    return seven_digits(value) if math.isfinite(value) else None
+
+
+def by_name(names: Iterable[str], values: Mapping[str, Tensor], keys: Iterable[str] = ()) -> dict[str, Row]:
+    """Values [N] of metrics as one row per image, seven digits; None where an image has no value.
+
+    Args:
+        names: of the N images.
+        values: metric → [N].
+        keys: metrics that every row has, None where there are no values of them.
+    """
+    columns = {key: value.double().cpu().tolist() for key, value in values.items()}
+    empty: Row = dict.fromkeys(keys)
+    return {name: empty | {key: finite(c[place]) for key, c in columns.items()} for place, name in enumerate(names)}
 
 
 def synthetic_row(space: NormalizedStyleSpace) -> Row:
@@ -43,14 +63,3 @@ def synthetic_row(space: NormalizedStyleSpace) -> Row:
 def by_layer(space: NormalizedStyleSpace, values: Tensor) -> dict[str, float]:
     """Values of layers by the names of the layers, with seven digits."""
     return {name: seven_digits(value) for name, value in zip(space.names, values, strict=True)}
-
-
-def code_diversity(sums: Sequence[Tensor], count: int | Tensor) -> Tensor:
-    """The spread of unit styles, 1 − ‖mean‖² averaged over layers, a scalar in [0, 1]; see `CodeDiversity`.
-
-    Args:
-        sums: of the unit styles of every layer, [C_l] each, in double precision.
-        count: how many codes they are sums of.
-    """
-    spread = torch.stack([1 - (each / count).square().sum() for each in sums])
-    return spread.clamp(min=0).mean().float()  # a single code may round below 0

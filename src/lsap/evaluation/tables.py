@@ -67,7 +67,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Standings:
+class ResultsTable:
     """The table of an evaluation: methods in rows, measures in columns.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lsap.errors import BadValue, nearest
-from lsap.reports.evaluation_report import measures
+from lsap.evaluation.columns import measures
 from lsap.runs import read_json, write_json
 from lsap.runs.dashboard import mode
 

@@ -20,16 +20,15 @@ from lsap.checkpoints import Codes, write_codes
 from lsap.config.checks import alignment
 from lsap.config.checks import check_inversion as check
 from lsap.errors import BadValue
-from lsap.evaluation.fidelity import labels
+from lsap.evaluation.metrics import image_metrics, labels
 from lsap.evaluation.outside import outside, reference_errors
-from lsap.evaluation.rows import Row, synthetic_row
+from lsap.evaluation.rows import MEASURES, Row, synthetic_row
 from lsap.inversion import Embedded
 from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import global_rank, own_device, refuse_nested_launch
 from lsap.pipelines.fit import check_trainer
 from lsap.pipelines.images import Chosen, chosen_images
 from lsap.pipelines.measurement import (
-    MEASURES,
     means,
     measure,
     rows_of,
@@ -157,7 +156,7 @@ def finish(config: DictConfig, parts: Parts, chosen: Chosen, stage: Stage, store
     write_codes(path / "codes.safetensors", Codes(codes, tuple(names)), parts.fingerprint)
     write_table(path / "images.csv", rows)
     row = means(parts, rows, codes)
-    named = labels(**parts.judges)
+    named = labels(image_metrics(**parts.judges))
     summary = {
         "embedding": config.embedding.name,
         "refinement": None if stage.before is None else config.refinement.name,

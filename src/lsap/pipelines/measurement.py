@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lsap.alignment import nscd
-from lsap.evaluation.codes import CodeDiversity, LayerNSCD
-from lsap.evaluation.rows import Row, seven_digits
+from lsap.evaluation.metrics import code_values, image_metrics, image_values
+from lsap.evaluation.rows import MEASURES, Row, by_name, seven_digits
+from lsap.evaluation.set_metrics import SetMetrics
 from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
 from lsap.pipelines.run_identity.images import names_digest
 from lsap.runs import Batch, Store, content_digest, write_text
-
-MEASURES = ("mse", "lpips", "identity", "nscd", "nscd_raw")
 
 
 @torch.no_grad()
@@ -37,30 +35,18 @@ def measure(parts: Parts, inversion: Inversion, images: Tensor) -> tuple[dict[st
 
 @torch.no_grad()
 def compared(parts: Parts, names: Sequence[str], codes: Tensor, output: Tensor, images: Tensor) -> dict[str, Row]:
-    """Per image its mse, lpips, identity (None without a judge), nscd and nscd_raw.
+    """Per image its mse, lpips, identity (None without the network), nscd and nscd_raw.
 
     Args:
-        parts: view, style space and judges.
+        parts: view, style space and metric networks.
         names: of the images.
         codes: [N, L, C], of the inversions.
         output: [N, 3, H, W], what they draw, as the view shows it.
         images: [N, 3, H, W], on any device.
     """
-    images = images.to(output.device).float()
-    styles, mean = parts.space.styles(codes.float()), parts.space.mean
-    values: dict[str, Tensor] = {
-        "mse": (output.double() - images.double()).square().mean((1, 2, 3)),
-        "nscd": nscd(styles, mean),
-        "nscd_raw": nscd(styles, mean, anchor="raw"),
-    }
-    if (distance := parts.judges["distance"]) is not None:
-        values["lpips"] = distance(output, images)
-    if (embedder := parts.judges["embedder"]) is not None:
-        values["identity"] = F.cosine_similarity(embedder.embed(output).double(), embedder.embed(images).double())
-    rows: dict[str, Row] = {}
-    for place, name in enumerate(names):
-        rows[name] = {key: seven_digits(values[key][place]) if key in values else None for key in MEASURES}
-    return rows
+    values = image_values(image_metrics(**parts.judges), output, images.to(output.device).float())
+    values |= code_values(parts.space.styles(codes.float()), parts.space.mean)
+    return by_name(names, values, MEASURES)
 
 
 def rows_of(
@@ -78,23 +64,15 @@ def rows_of(
     return rows
 
 
+@torch.no_grad()
 def means(parts: Parts, rows: list[Row], codes: Tensor) -> Row:
     """One row of a table over all images that have an inversion; every image counts once."""
-    row: Row = {}
-    for key in MEASURES:
-        values = [each[key] for each in rows if each.get(key) is not None]
-        row[key] = seven_digits(sum(values) / len(values)) if values else None
-    mean = parts.space.mean
-    spread, layers = CodeDiversity([len(m) for m in mean]), LayerNSCD([m.cpu() for m in mean])
-    with torch.no_grad():
-        for part in codes.float().split(64):
-            styles = [style.cpu() for style in parts.space.styles(part.to(parts.device))]
-            spread.update(styles)
-            layers.update(styles)
-    row["diversity"] = seven_digits(spread.compute())
-    row["n"] = len(codes)
-    row["nscd_layers"] = {n: seven_digits(v) for n, v in zip(parts.space.names, layers.compute().tolist(), strict=True)}
-    return row
+    found = SetMetrics(parts.space, MEASURES)
+    columns = {key: [math.nan if row.get(key) is None else row[key] for row in rows] for key in MEASURES}
+    found.update({key: torch.tensor(column, dtype=torch.float64) for key, column in columns.items()})
+    for part in codes.float().split(64):
+        found.update(styles=parts.space.styles(part.to(parts.device)))
+    return found.compute()
 
 
 def same_images(store: Store) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from lsap.alignment import NormalizedStyleSpace, normalize, nscd
+from lsap.alignment import NormalizedStyleSpace
 from lsap.checkpoints import fingerprint, load_generator, read_codes
 from lsap.demo import weights as demo
 from lsap.errors import BadValue
-from lsap.evaluation.rows import code_diversity, seven_digits, synthetic_row
+from lsap.evaluation.metrics import code_values
+from lsap.evaluation.rows import by_name, synthetic_row
+from lsap.evaluation.set_metrics import SetMetrics
 from lsap.pipelines.devices import device_of
 from lsap.runs import cache_folder, write_json
 
@@ -39,34 +41,25 @@ def score(config: DictConfig) -> dict[str, Any]:
     stamp = fingerprint(generator)
     found = read_codes(config.codes, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=stamp)
     space = NormalizedStyleSpace(generator, **config.space, cache=cache_folder())
-    sums = [torch.zeros(len(mean), dtype=torch.float64) for mean in space.mean]
-    parts = []
+    of_set, chunks = SetMetrics(space, ("nscd", "nscd_raw")), []
     with torch.no_grad():
         for codes in found.codes.to(generator.latent_avg.device).split(CHUNK):
             styles = space.styles(codes)
-            for total, style in zip(sums, normalize([style.double() for style in styles]), strict=True):
-                total += style.sum(0).cpu()
-            parts.append([nscd(styles, space.mean, reduction="none", anchor=a).cpu() for a in ("unit", "raw")])
-    unit, raw = (torch.cat(column) for column in zip(*parts, strict=True))
-    count = len(unit)
-    names = found.names or tuple(str(index) for index in range(count))
-    spread = code_diversity(sums, count).item() if count > 1 else None
+            chunks.append(code_values(styles, space.mean))
+            of_set.update(chunks[-1], styles)
+    names = found.names or [str(index) for index in range(len(found.codes))]
+    images = by_name(names, {key: torch.cat([chunk[key] for chunk in chunks]) for key in of_set.names})
+    row = of_set.compute()
+    layers = row.pop("nscd_layers")
+    if row["n"] == 1:
+        row["diversity"] = None  # a single code has none
     reference = synthetic_row(space)
     results = {
-        "rows": {
-            "synthetic": {key: reference[key] for key in (*COLUMNS, "n")},
-            Path(config.codes).name: {
-                "nscd": seven_digits(unit.mean()), "nscd_raw": seven_digits(raw.mean()), "diversity": spread,
-                "n": count,
-            },
-        },
-        "images": [
-            {"name": name, "nscd": seven_digits(u.mean()), "nscd_raw": seven_digits(r.mean())}
-            for name, u, r in zip(names, unit, raw, strict=True)
-        ],
-        "layers": {name: seven_digits(value) for name, value in zip(space.names, unit.mean(0), strict=True)},
+        "rows": {"synthetic": {key: reference[key] for key in (*COLUMNS, "n")}, Path(config.codes).name: row},
+        "images": [{"name": name} | each for name, each in images.items()],
+        "layers": layers,
         "generator": stamp,
-    }  # fmt: skip
+    }
     _show(results)
     if config.save_to is not None:
         write_json(config.save_to, results)

@@ -22,7 +22,8 @@ from lsap.config.checks import NONE, check_training
 from lsap.data import ImageDataModule
 from lsap.embedding import EncoderTraining, RowEncoder
 from lsap.errors import BadValue
-from lsap.evaluation.fidelity import evaluate, evaluate_mean_latent, labels
+from lsap.evaluation.fidelity import evaluate, evaluate_mean_latent
+from lsap.evaluation.metrics import image_metrics, labels
 from lsap.evaluation.rows import Row, synthetic_row
 from lsap.pipelines.build import Parts, check_optimizer, check_sizes, fill_encoder
 from lsap.pipelines.devices import global_rank, own_device, process_count, refuse_nested_launch
@@ -161,20 +162,20 @@ def _measure(
     card = {"embedding": config.embedding.name, "domain": config.domain.name, "generator": fingerprint(parts.generator)}
     write_state(folder / "encoder.safetensors", encoder.state_dict(), card | {"encoder": encoder.kind})
     data.trainer = None  # one process measures alone: nothing is sharded, nothing padded
-    judges = parts.judges
+    metrics = image_metrics(**parts.judges)
     splits: dict[str, dict[str, Row]] = {}
     row = row_name(config)
     for split, loader in test_loaders(data).items():
         splits[split] = {
-            "mean_latent": evaluate_mean_latent(parts.generator, parts.view, parts.space, loader, **judges),
+            "mean_latent": evaluate_mean_latent(parts.generator, parts.view, parts.space, loader, metrics),
             "synthetic": synthetic_row(parts.space),
-            row: evaluate(inverter, parts.generator, parts.view, parts.space, loader, **judges),
+            row: evaluate(inverter, parts.generator, parts.view, parts.space, loader, metrics),
         }
     first = next(iter(next(iter(test_loaders(data).values()))))["image"][:8].to(device)
     with torch.no_grad():
         output = parts.view(parts.generator(inverter(first)))
     save_picture(reconstruction_grid(first, {row_title(row): output}), folder / "reconstructions.png")
-    named = labels(**judges)
+    named = labels(metrics)
     write_json(
         folder / "metrics.json",
         {"splits": splits, "labels": named, "images_per_second": float(f"{progress.images_per_second:.3g}") or None,

@@ -19,11 +19,11 @@ from lsap.config.compose import composed, searchpath
 from lsap.data import ImageDataModule
 from lsap.editing.effects import incremental
 from lsap.errors import LsapError
-from lsap.evaluation.rows import Row
+from lsap.evaluation.rows import MEASURES, Row
 from lsap.pipelines.build import Parts
 from lsap.pipelines.editing import setup as editors
 from lsap.pipelines.images import Chosen
-from lsap.pipelines.measurement import MEASURES, compared, working_times
+from lsap.pipelines.measurement import compared, working_times
 from lsap.pipelines.wandb_run import opened
 from lsap.pipelines.wandb_tables import has_values, log_images_table, without_none
 from lsap.reports.inversion_reports import method

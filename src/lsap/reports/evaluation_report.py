@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from lsap.evaluation.columns import NOTHING, Measure, number
+from lsap.evaluation.columns import NOTHING, Measure, capitalized, number
 from lsap.evaluation.ranks import EVERY, IMAGES, Correlation
-from lsap.evaluation.tables import Standings
+from lsap.evaluation.tables import ResultsTable
 from lsap.reports import charts
 from lsap.reports.page import (
     Block,
@@ -28,38 +28,37 @@ from lsap.reports.page import (
     write_report,
 )
 from lsap.reports.pictures import Column
-from lsap.reports.run_reports import HOW_TO_READ
+from lsap.reports.run_reports import HOW_TO_READ, row_title
 
-SYNTHETIC, THEMSELVES = "Generator’s own samples", "The images themselves"
-ALONG = {  # what may stand for editability, mean over edits: key → title of the axis
-    "excess": "leakage that is the edit’s fault  (← cleaner)",
+SYNTHETIC, THEMSELVES = row_title("synthetic"), "The images themselves"
+EDITABILITY = {  # measures of editability, mean over edits: key → title of the axis
+    "excess": "excess leakage of edits  (← cleaner)",
     "leakage": "leakage of edits  (← cleaner)",
     "lec_mean": "LEC, plain mean  (← more consistent)",
     "identity": "identity under edit  (more like the image →)",
     "nscd": "NSCD  (← nearer to the generator’s mean style)",
 }
-EQUAL = ("Equal effect", "Every method is edited so strongly that the attribute changes alike (section 5.1).")
-READ = [
-    (
-        "Leakage",
-        "How much all other attributes changed meanwhile. Where the images’ factors are known, `excess` is the "
-        "part that is the edit’s fault: what the true picture with one factor moved shows is taken off.",
-    ),
-    (
-        "LEC",
-        "Distance in W+ after an edit was drawn, embedded again and taken back; first as published, with its rule "
-        "about batches, then the plain mean. Only encoders can embed again; elsewhere it is blank.",
-    ),
-]
+EQUAL = {"Equal effect": "Strengths are set so that every method changes the attribute equally (section 5.1)."}
+EDIT_METRICS = {
+    "Leakage": "The change of all other attributes. If the factors of the images are known, `excess` is the leakage "
+    "beyond that of the true picture with only this factor changed.",
+    "LEC": "Distance in W+ between a code and the code after the edit is rendered, embedded again and reversed: first "
+    "with the published rule about batches, then as a plain mean. It requires an encoder; other cells are empty.",
+}
+CORRELATION = (
+    "Spearman’s rank correlation, over images, between a property of the code before the edit and the result of the "
+    "edit. A good predictor is near 1 in every column. Brackets give the 95 % bootstrap interval over images. "
+    f"`{EVERY}`: all images of all methods pooled; `{IMAGES}`: the order of the methods on each image."
+)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Pictures of one method for its part of the page.
+    """Pictures of one method on the page.
 
     Attributes:
-        pictures: [N, 3, H, W] of the first images.
-        edits: name of the edit → [N, 3, H, W] of the same.
+        pictures: [N, 3, H, W], inversions of the first images.
+        edits: name of the edit → [N, 3, H, W], the same images edited.
         best, worst: (names, images, pictures) of those with the lowest and highest error.
     """
 
@@ -70,164 +69,118 @@ class Shown:
 
 
 def side_by_side(inputs: Tensor, shown: Mapping[str, Shown]) -> list[Column]:
-    """The picture of an evaluation: the images [N, 3, H, W], then inversion and edits of every method."""
-    found = [Column("input", inputs)]
-    for method, one in shown.items():
-        found.append(Column("inversion", one.pictures, method))
-        found += [Column(edit, drawn, method) for edit, drawn in one.edits.items()]
-    return found
-
-
-def measures(labels: Mapping[str, str], edits: Sequence[str]) -> list[Measure]:
-    """The columns of the table.
-
-    Args:
-        labels: what judges are called, by the key of their column.
-        edits: names of the edits.
-    """
-    called = {key: _upper(label) for key, label in labels.items()}
-    columns = [
-        Measure("mse", "MSE", "on [−1, 1]", "lower"),
-        Measure("psnr", "PSNR", "dB, peak² 4", "higher"),
-        Measure("lpips", called.get("lpips", "LPIPS"), "distance", "lower"),
-        Measure("identity", called.get("identity", "Identity"), "cosine", "higher"),
-        Measure("fid", called.get("fid", "FID"), "distance", "lower"),
-        Measure("nscd", "NSCD", "1 − cosine", "lower"),
-        Measure("nscd_raw", "Raw NSCD", "Eq. 12", "lower"),
-        Measure("diversity", "Code diversity", "1 − ‖mean‖²"),
-        Measure("factor_error", "Factor error", "σ of factors", "lower"),
-        Measure("seconds", "Time", "s per image, as run", "lower"),
-    ]
-    for edit in edits:
-        columns += [
-            Measure(f"strength/{edit}", f"{edit}: strength", "of the direction"),
-            Measure(f"effect/{edit}", f"{edit}: effect", "of the reader"),
-            Measure(f"leakage/{edit}", f"{edit}: leakage", "of the reader", "lower"),
-            Measure(f"excess/{edit}", f"{edit}: excess", "σ of factors", "lower"),
-            Measure(f"distance/{edit}", f"{edit}: error", "MSE to the true edit", "lower"),
-            Measure(f"identity/{edit}", f"{edit}: identity", "cosine to the image", "higher"),
-            Measure(f"lec/{edit}", f"{edit}: LEC (published rule)", "in W+", "lower"),
-            Measure(f"lec_mean/{edit}", f"{edit}: LEC (plain mean)", "in W+", "lower"),
-        ]
+    """Columns of pictures: the images [N, 3, H, W], then inversion and edits of every method."""
+    columns = [Column("input", inputs)]
+    for method, each in shown.items():
+        columns.append(Column("inversion", each.pictures, method))
+        columns += [Column(edit, pictures, method) for edit, pictures in each.edits.items()]
     return columns
 
 
 def evaluation_report(
     path: Path,
-    standings: Standings,
+    table: ResultsTable,
     edits: Sequence[str],
     images: tuple[Sequence[str], Tensor],
     shown: Mapping[str, Shown],
     correlations: Sequence[Correlation],
     facts: Mapping[str, Any],
     notes: Sequence[str],
-    called: Mapping[str, str],
+    labels: Mapping[str, str],
 ) -> Path:
     """Write the page.
 
     Args:
         path: of the file.
-        standings: the table.
+        table: the results.
         edits: names of the edits.
-        images: names and images [N, 3, H, W] of the picture.
+        images: names and images [N, 3, H, W] of the pictures.
         shown: method → its pictures.
-        correlations: of predictors with what edits did.
-        facts: how it was made.
+        correlations: of predictors with the results of edits.
+        facts: settings and provenance.
         notes: what was not measured, and why.
-        called: key of a predictor or target → what to call it.
+        labels: key of a predictor or target → its label.
     """
-    sections = [Section("Numbers", _numbers(standings, facts.get("edits", {}), edits, notes))]
     names, inputs = images
-    sections.append(
-        Section("Pictures", [Gallery(side_by_side(inputs, shown), "The first images, every method.", names)])
-    )
-    if figures := _tradeoffs(standings, edits):
-        sections.append(Section("Fidelity against editability", [SideBySide(figures, least="24rem")]))
-    if correlations:
-        sections.append(Section("What predicts editability", _ranks(correlations, called)))
-    extremes: list[Block] = []
-    for method, found in shown.items():
-        for title, part in (("best", found.best), ("worst", found.worst)):
+    extremes = []
+    for method, each in shown.items():
+        for label, part in (("best", each.best), ("worst", each.worst)):
             if part is not None:
-                pair = [Column("input", part[1], method), Column(title, part[2], method)]
-                extremes.append(Gallery(pair, f"{method}: {title} by MSE.", part[0]))
-    if extremes:
-        sections.append(Section("Best and worst", [SideBySide(extremes, least="16rem")]))
-    sections.append(Section("How it was made", [Facts(facts)]))
-    methods = [name for name in standings.rows if name not in standings.kinds]
-    lead = (
-        f"{len(methods)} {'method' if len(methods) == 1 else 'methods'} on the same {facts['images compared']} images."
+                pair = [Column("input", part[1], method), Column(label, part[2], method)]
+                extremes.append(Gallery(pair, f"{method}: {label} by MSE.", part[0]))
+    tradeoffs = _tradeoffs(table, edits)
+    sections = [
+        Section("Numbers", _numbers(table, facts.get("edits", {}), edits, notes)),
+        Section("Pictures", [Gallery(side_by_side(inputs, shown), "The first images, every method.", names)]),
+        Section("Fidelity against editability", [SideBySide(tradeoffs, least="24rem")] if tradeoffs else []),
+        Section("What predicts editability", _correlations(correlations, labels)),
+        Section("Best and worst", [SideBySide(extremes, least="16rem")] if extremes else []),
+        Section("How it was made", [Facts(facts)]),
+    ]
+    count = sum(name not in table.kinds for name in table.rows)
+    lead = f"{count} {'method' if count == 1 else 'methods'} on the same {facts['images compared']} images."
+    return write_report(
+        path, f"Evaluation under {facts['protocol']}", [each for each in sections if each.blocks], lead=lead
     )
-    return write_report(path, f"Evaluation under {facts['protocol']}", sections, lead=lead)
 
 
-def _numbers(standings: Standings, ways: Mapping[str, str], edits: Sequence[str], notes: Sequence[str]) -> list[Block]:
-    """The tables; `ways`: edit → how strongly it is made, up to a semicolon."""
-    means = standings.means()
-    entries = [Entry(name, means[name], standings.kinds.get(name, "method")) for name in standings.rows]
-    of_edits = [m for m in standings.shown if "/" in m.key]
-    first = [m for m in standings.shown if "/" not in m.key]
-    blocks: list[Block] = [Table(first, entries, "Means over images; the best method is bold.", "Method"), HOW_TO_READ]
-    rivals = [entry for entry in entries if entry.kind == "method"]
-    for edit in edits:
-        columns = [m for m in of_edits if m.key.split("/", 1)[1] == edit]
-        if columns:  # the edit stands above its columns once, not in each
-            named = [replace(m, label=_upper(m.label.removeprefix(f"{edit}: "))) for m in columns]
-            edited = [entry for entry in rivals if any(entry.values.get(m.key) is not None for m in columns)]
-            blocks.append(Table(named, edited, f"{edit}: {ways.get(edit, NOTHING).partition(';')[0]}.", _upper(edit)))
-    if of_edits:
-        equal = any(", effect, " in way for way in ways.values())
-        blocks.append(Points([EQUAL, *READ] if equal else READ))
+def _numbers(
+    table: ResultsTable, settings: Mapping[str, str], edits: Sequence[str], notes: Sequence[str]
+) -> list[Block]:
+    """The tables of inversions and of every edit; `settings`: edit → its strength, up to a semicolon, and origin."""
+    entries = [Entry(name, row, table.kinds.get(name, "method")) for name, row in table.means().items()]
+    inversion = [measure for measure in table.shown if "/" not in measure.key]
+    blocks: list[Block] = [Table(inversion, entries, "Means over images; the best method is bold.", "Method")]
+    blocks.append(HOW_TO_READ)
+    for edit in edits:  # its name stands in the corner of its table instead of in every column
+        columns = [
+            replace(measure, label=capitalized(measure.label.removeprefix(f"{edit}: ")))
+            for measure in table.shown
+            if measure.key.partition("/")[2] == edit
+        ]
+        edited = [
+            entry
+            for entry in entries
+            if entry.kind == "method" and any(entry.values.get(column.key) is not None for column in columns)
+        ]
+        if columns:
+            caption = f"{edit}: {settings.get(edit, NOTHING).partition(';')[0]}."
+            blocks.append(Table(columns, edited, caption, capitalized(edit)))
+    if len(inversion) < len(table.shown):
+        equal = any(", effect, " in each for each in settings.values())
+        blocks.append(Points(EQUAL | EDIT_METRICS if equal else EDIT_METRICS))
     if notes:
         blocks.append(Text(f"Not measured: {'; '.join(notes)}."))
-    blocks.append(Source("Standard deviations and 95 % intervals", standings.markdown()))
+    blocks.append(Source("Standard deviations and 95 % intervals", table.markdown()))
     return blocks
 
 
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _tradeoffs(standings: Standings, edits: Sequence[str]) -> list[Block]:
-    """MSE over whatever was measured of editability."""
-    means = {n: row for n, row in standings.means().items() if n not in standings.kinds}
-    figures: list[Block] = []
-    for key, axis in ALONG.items():
-        points: dict[str, tuple[float, float]] = {}
-        for name, row in means.items():
-            keys = [key] if key == "nscd" else [f"{key}/{edit}" for edit in edits]
-            values = [row[k] for k in keys if row.get(k) is not None]
-            if values and row.get("mse") is not None:
-                points[name] = (sum(values) / len(values), row["mse"])
-        if key == "leakage" and figures:
-            continue  # what edits leak by fault is shown already
-        if points:
-            told = "; ".join(f"{name}: {number(x)}, MSE {number(y)}" for name, (x, y) in points.items())
+def _tradeoffs(table: ResultsTable, edits: Sequence[str]) -> list[Block]:
+    """MSE over each measure of editability; leakage is omitted if excess leakage is known."""
+    means = {name: row for name, row in table.means().items() if name not in table.kinds and row.get("mse") is not None}
+    figures: dict[str, Block] = {}
+    for key, axis in EDITABILITY.items():
+        keys = [key] if key == "nscd" else [f"{key}/{edit}" for edit in edits]
+        known = {name: [row[each] for each in keys if row.get(each) is not None] for name, row in means.items()}
+        points = {name: (sum(each) / len(each), means[name]["mse"]) for name, each in known.items() if each}
+        if points and not (key == "leakage" and "excess" in figures):
+            text = "; ".join(f"{name}: {number(x)}, MSE {number(y)}" for name, (x, y) in points.items())
             chart = charts.scatter(points, axis, "MSE  (↓ truer to the image)")
-            figures.append(Figure(chart, f"MSE over {axis}. {told}."))
-    return figures
+            figures[key] = Figure(chart, f"MSE over {axis}. {text}.")
+    return list(figures.values())
 
 
-def _ranks(correlations: Sequence[Correlation], called: Mapping[str, str]) -> list[Block]:
-    """Spearman's correlations: one table per target, predictors in rows, scopes in columns."""
-    blocks: list[Block] = [
-        Text(
-            "Spearman’s rank correlation of what is known of a code before any edit with what the edit then did, image "
-            "by image. A good predictor is near 1 in every column. In brackets the 95 % bootstrap interval; images are "
-            f"drawn. `{EVERY}`: all images of all methods as one set; `{IMAGES}`: the order of the methods on each."
-        )
-    ]
-    for target in dict.fromkeys(one.target for one in correlations):
-        mine = [one for one in correlations if one.target == target]
-        scopes = list(dict.fromkeys(one.scope for one in mine))
-        entries = []
-        for predictor in dict.fromkeys(one.predictor for one in mine):
-            told = {
-                c.scope: f"{c.rho:.2f} [{c.low:.2f}, {c.high:.2f}]".replace("-", "−")
-                for c in mine
-                if c.predictor == predictor
-            }
-            entries.append(Entry(called.get(predictor, predictor), told))
-        caption = f"Rank correlation with {called.get(target, target)}; n = {mine[0].n} images."
-        blocks.append(Table([Measure(scope, scope) for scope in scopes], entries, caption, "Predictor"))
+def _correlations(correlations: Sequence[Correlation], labels: Mapping[str, str]) -> list[Block]:
+    """One table per target, predictors in rows, scopes in columns; nothing without correlations."""
+    blocks: list[Block] = [Text(CORRELATION)] if correlations else []
+    for target in dict.fromkeys(each.target for each in correlations):
+        rows: dict[str, dict[str, str]] = {}
+        of_target = [each for each in correlations if each.target == target]
+        for each in of_target:
+            text = f"{each.rho:.2f} [{each.low:.2f}, {each.high:.2f}]".replace("-", "−")
+            rows.setdefault(each.predictor, {})[each.scope] = text
+        scopes = [Measure(scope, scope) for scope in dict.fromkeys(each.scope for each in of_target)]
+        entries = [Entry(labels.get(predictor, predictor), row) for predictor, row in rows.items()]
+        caption = f"Rank correlation with {labels.get(target, target)}; n = {of_target[0].n} images."
+        blocks.append(Table(scopes, entries, caption, "Predictor"))
     return blocks

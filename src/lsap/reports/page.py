@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from torch import Tensor
 
 from lsap.errors import BadValue
 from lsap.evaluation.columns import Measure, column, number
@@ -35,9 +34,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Points:
-    """Short paragraphs (heading, text), side by side if there is room."""
+    """Short paragraphs, heading → text, side by side if there is room."""
 
-    items: Sequence[tuple[str, str]]
+    items: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,8 @@ def _environment() -> Environment:
         "data_uri": data_uri,
         "fact": fact,
         "inline": _inline,
-        "tile_uri": _tile_uri,
+        "png": pictures.png,
+        "tile": pictures.tile,
     }
     return environment
 
@@ -228,11 +228,6 @@ def data_uri(image: str | bytes) -> str:
     if not image.startswith(b"\x89PNG\r\n\x1a\n"):
         raise BadValue("a picture for the report is no PNG file; it may have been cut short")
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
-
-
-def _tile_uri(image: Tensor) -> str:
-    """An image [3, H, W] in [-1, 1] as the data URI of a small PNG file."""
-    return data_uri(pictures.png(pictures.tile(image)))
 
 
 def _inline(text: str) -> Markup:

@@ -16,7 +16,7 @@ from lsap.config.checks import RANDOM
 from lsap.config.compose import composed
 from lsap.demo import Portraits
 from lsap.embedding import EncoderEmbedding
-from lsap.evaluation.fidelity import LPIPS, MSE, Identity, ImageMean
+from lsap.evaluation.metrics import image_metrics, image_values
 from lsap.inversion import FixedNoise, Inversion
 from lsap.pipelines.benchmark.timing import Comparison, Work, allocated, interleaved, peak_memory
 from lsap.pipelines.build import Parts
@@ -114,15 +114,13 @@ def refinement(config: DictConfig, device: torch.device) -> Iterator[Comparison]
 
 
 def evaluation(config: DictConfig, device: torch.device) -> Iterator[Comparison]:
-    """MSE, LPIPS and identity of pairs by the demo's judges of measurements."""
+    """MSE, LPIPS and identity of pairs by the demo's metric networks."""
     judges = composed("evaluate", ["domain=demo"]).judges
-    metrics: list[ImageMean] = [
-        MSE(), LPIPS(instantiate(judges.distance).to(device)), Identity(instantiate(judges.embedder).to(device)),
-    ]  # fmt: skip
+    metrics = image_metrics(instantiate(judges.distance).to(device), instantiate(judges.embedder).to(device))
 
     @torch.no_grad()
     def work(images: Tensor, names: list[str]) -> object:
-        return [metric.to(device).each(images.flip(3), images) for metric in metrics]
+        return image_values(metrics, images.flip(3), images)
 
     yield _together("evaluation", "MSE, LPIPS, identity", work, config, device)
 

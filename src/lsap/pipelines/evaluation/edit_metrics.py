@@ -19,9 +19,10 @@ from lsap.editing.effects import Reader, incremental
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError
 from lsap.evaluation import protocols
-from lsap.evaluation.cache import Kept, Rows, finite
+from lsap.evaluation.cache import Kept, Rows
 from lsap.evaluation.editability import round_trip
-from lsap.evaluation.fidelity import Identity
+from lsap.evaluation.metrics import Identity
+from lsap.evaluation.rows import by_name
 from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
 from lsap.pipelines.editing import setup as editors
@@ -153,7 +154,7 @@ class Trials:
             mine = {"strength": strength}
             if self.identity is not None:
                 seen = self.protocol.drawn(parts.picture_rows(image))
-                mine["identity"] = self.identity.each(seen, images.to(seen.device))
+                mine["identity"] = self.identity(seen, images.to(seen.device))
             if one.column is not None and self.reader is not None:
                 change = self.reader(after).float() - self.reader(before).float()
                 others = torch.cat([change[:, : one.column], change[:, one.column + 1 :]], 1).abs()
@@ -172,8 +173,7 @@ class Trials:
             unread = strength == 0  # steps are not 0, so this image was not edited
             for key, value in mine.items():
                 found[f"{key}/{name}"] = value.double().masked_fill(unread.to(value.device), torch.nan)
-        values = {key: value.double().cpu().tolist() for key, value in found.items()}
-        return {n: {key: finite(value[i]) for key, value in values.items()} for i, n in enumerate(names)}
+        return by_name(names, found)
 
     @torch.no_grad()
     def drawn(self, entrant: Entrant, names: Sequence[str], rows: Rows) -> dict[str, Tensor]:

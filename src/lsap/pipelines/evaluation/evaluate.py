@@ -18,7 +18,7 @@ from torch import Tensor
 from lsap.config.checks import check_seed, positive
 from lsap.evaluation.cache import Rows
 from lsap.evaluation.ranks import Correlation
-from lsap.evaluation.tables import Standings, written
+from lsap.evaluation.tables import ResultsTable, written
 from lsap.pipelines.editing.setup import label
 from lsap.pipelines.evaluation.evaluator import Contest
 from lsap.pipelines.evaluation.methods import Entrant, completed
@@ -43,18 +43,18 @@ def evaluate(config: DictConfig) -> Path:
     check_seed(config.seed)
     contest = Contest.of(completed(config))
     rows = {one.name: contest.measured(one) for one in contest.entrants}
-    standings = contest.standings(rows)
+    results_table = contest.results_table(rows)
     correlations = contest.correlations(rows) if config.correlations else []
     path = contest.path
     first = list(contest.names[: config.shown])
     images = (first, contest.read(first))
     shown = {one.name: _shown(contest, one, first, rows[one.name]) for one in contest.entrants}
-    write_results(contest, rows, standings, correlations, images, shown)
+    write_results(contest, rows, results_table, correlations, images, shown)
     if config.logger.name == "wandb":
         from lsap.pipelines.evaluation.wandb_logging import log_evaluation
 
-        log_evaluation(contest, rows, standings, images, shown)
-    print(standings.markdown())
+        log_evaluation(contest, rows, results_table, images, shown)
+    print(results_table.markdown())
     if contest.not_measured:
         print(f"not measured: {'; '.join(contest.not_measured)}")
     print(f"{path}/report.html")
@@ -67,7 +67,7 @@ def evaluate(config: DictConfig) -> Path:
 def write_results(
     contest: Contest,
     rows: Mapping[str, Rows],
-    standings: Standings,
+    results_table: ResultsTable,
     correlations: Sequence[Correlation],
     images: tuple[Sequence[str], Tensor],
     shown: Mapping[str, Shown],
@@ -77,13 +77,17 @@ def write_results(
     keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
     lines = [{"method": method, "name": name} | found[name] for method, found in rows.items() for name in contest.names]
     write_text(path / "images.csv", written(["method", "name", *keys], lines))
-    write_text(path / "table.csv", standings.csv())
-    write_text(path / "table.md", standings.markdown())
+    write_text(path / "table.csv", results_table.csv())
+    write_text(path / "table.md", results_table.markdown())
     if correlations:
         columns = list(correlations[0].plain())
         write_text(path / "correlations.csv", written(columns, [one.plain() for one in correlations]))
     facts = described(contest, rows)
-    about = {"table": standings.json(), "correlations": [one.plain() for one in correlations], "not_measured": notes}
+    about = {
+        "table": results_table.json(),
+        "correlations": [one.plain() for one in correlations],
+        "not_measured": notes,
+    }
     write_json(path / "results.json", facts | about | {"made": manifest(contest.parts.device)})
     write_text(path / "config.yaml", OmegaConf.to_yaml(contest.config, resolve=False))
     called = ({} if contest.places is None else contest.places.labels) | {
@@ -96,14 +100,14 @@ def write_results(
             f"leakage/{edit}": f"leakage of {edit}",
         }
     evaluation_report(
-        path / "report.html", standings, contest.edits, images, shown, correlations, _flat(facts), notes, called
+        path / "report.html", results_table, contest.edits, images, shown, correlations, _flat(facts), notes, called
     )
 
 
 def described(contest: Contest, rows: Mapping[str, Rows]) -> dict[str, Any]:
     """How the numbers were made, for files of results."""
     skipped = {
-        method: sum(row.get("identity") is None for row in found.values()) if "identity" in contest.judges else None
+        method: sum(row.get("identity") is None for row in found.values()) if "identity" in contest.metrics else None
         for method, found in rows.items()
     }
     edits = {}

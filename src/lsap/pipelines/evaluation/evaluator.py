@@ -21,21 +21,23 @@ from lsap.checkpoints import fingerprint, read_state
 from lsap.config.checks import present
 from lsap.embedding import LatentDiscriminator
 from lsap.errors import BadValue, LsapError
-from lsap.evaluation.cache import Kept, Rows, finite
-from lsap.evaluation.codes import CodeDiversity, Places
+from lsap.evaluation.cache import Kept, Rows
+from lsap.evaluation.codes import Places
+from lsap.evaluation.columns import measures
 from lsap.evaluation.distribution import Inception, frechet_distance
 from lsap.evaluation.editability import published_lec
-from lsap.evaluation.fidelity import LPIPS, MSE, PSNR, Identity, ImageMean
+from lsap.evaluation.metrics import Identity, ImageMetric, image_metrics, image_values, labels, mse, psnr
 from lsap.evaluation.protocols import Pairs, Protocol, ShownFaces, picture
 from lsap.evaluation.ranks import Correlation, rank_correlations
-from lsap.evaluation.rows import seven_digits, synthetic_row
-from lsap.evaluation.tables import Standings, Summary, of_the_set, summary
+from lsap.evaluation.rows import by_name, seven_digits, synthetic_row
+from lsap.evaluation.set_metrics import SetMetrics
+from lsap.evaluation.tables import ResultsTable, Summary, of_the_set, summary
 from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.evaluation.edit_metrics import Trials, trials
 from lsap.pipelines.evaluation.methods import Entrant, entrants
 from lsap.pipelines.images import Chosen, chosen_images
-from lsap.reports.evaluation_report import SYNTHETIC, THEMSELVES, measures
+from lsap.reports.evaluation_report import SYNTHETIC, THEMSELVES
 from lsap.runs import content_digest, files_digest, image_digests
 from lsap.stylegan2 import freeze
 
@@ -80,16 +82,12 @@ class Contest:
     # ---- who measures
 
     @cached_property
-    def judges(self) -> dict[str, ImageMean]:
-        """The metrics of pictures by the key of their column; a judge without its file is left out, with a note."""
-        found: dict[str, ImageMean] = {"mse": MSE(), "psnr": PSNR()}
-        if (distance := self._judge("distance", "lpips")) is not None:
-            found["lpips"] = LPIPS(distance)
-        if (embedder := self._judge("embedder", "identity")) is not None:
-            found["identity"] = Identity(embedder, self.faces)
-        return found
+    def metrics(self) -> dict[str, ImageMetric]:
+        """The metrics of pictures by the key of their column; without its network a metric is left out, with a note."""
+        networks = (self._network("distance", "lpips"), self._network("embedder", "identity"))
+        return {"mse": mse, "psnr": psnr} | image_metrics(*networks, self.faces)
 
-    def _judge(self, key: str, column: str) -> Any:
+    def _network(self, key: str, column: str) -> Any:
         node = self.config[key]
         if node is None:
             return None
@@ -100,8 +98,8 @@ class Contest:
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """What decides the numbers of each judge, by the key of its column; a network is hashed once for all."""
-        return {key: _judge_mark(judge) for key, judge in self.judges.items()}
+        """What decides the numbers of each metric, by the key of its column; a network is hashed once for all."""
+        return {key: _metric_mark(metric) for key, metric in self.metrics.items()}
 
     @cached_property
     def faces(self) -> ShownFaces | None:
@@ -119,9 +117,8 @@ class Contest:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """What the judges are called, by the key of their column."""
-        named = {key: self.judges[key].label for key in ("lpips", "identity") if key in self.judges}
-        return named | ({"fid": Inception.label} if self._inception is not None else {})
+        """Titles of the columns that depend on a network, by their key."""
+        return labels(self.metrics) | ({"fid": Inception.label} if self._inception is not None else {})
 
     @cached_property
     def places(self) -> Places | None:
@@ -137,7 +134,7 @@ class Contest:
         """The edits; None where no method can be edited."""
         if not any(one.source is not None for one in self.entrants):
             return None
-        identity = self.judges.get("identity")
+        identity = self.metrics.get("identity")
         assert identity is None or isinstance(identity, Identity)
         return trials(self.config, self.parts, self.chosen, identity, self.protocol)
 
@@ -211,19 +208,16 @@ class Contest:
     @torch.no_grad()
     def pictures(self, one: Entrant) -> Rows:
         """The numbers of its pictures."""
-        judges = {key: judge.to(self.parts.device) for key, judge in self.judges.items()}
         files = files_digest([one.pictures[name] for name in self.names])
         faces = None if self.faces is None else self.faces.label
-        settings = {"protocol": self.protocol.described, "judges": self.marks, "files": files, "faces": faces}
+        settings = {"protocol": self.protocol.described, "metrics": self.marks, "files": files, "faces": faces}
         kept = self.kept(one, "pictures", chunk=self.config.chunk, **settings)
         rows: Rows = {}
         todo = [number for number in range(len(self.chunks)) if kept.find(number) is None]
         drawn = self.pairs(one).chunks([self.chunks[number] for number in todo], self.config.workers)
         for number, (images, shown) in zip(todo, _told(drawn, len(todo), f"{one.name}: pictures"), strict=True):
             images, shown = images.to(self.parts.device), shown.to(self.parts.device)
-            values = {key: judge.each(shown, images).double().cpu().tolist() for key, judge in judges.items()}
-            part = self.chunks[number]
-            kept.keep(number, {n: {k: finite(v[i]) for k, v in values.items()} for i, n in enumerate(part)})
+            kept.keep(number, by_name(self.chunks[number], image_values(self.metrics, shown, images)))
         for number in range(len(self.chunks)):
             rows |= kept.find(number) or {}
         return rows
@@ -238,8 +232,7 @@ class Contest:
         for first in range(0, len(known), CODES):
             part = known[first : first + CODES]
             stacked = torch.stack([one.codes[name] for name in part]).to(self.parts.device)
-            values = {key: value.double().cpu().tolist() for key, value in self.places(stacked).items()}
-            rows |= {n: {key: finite(value[i]) for key, value in values.items()} for i, n in enumerate(part)}
+            rows |= by_name(part, self.places(stacked))
         return rows
 
     def edited(self, one: Entrant) -> Rows:
@@ -278,16 +271,15 @@ class Contest:
         known = [one.codes[name] for name in self.names if name in one.codes]
         if not known:
             return None
-        space = self.parts.space
-        metric = CodeDiversity([len(mean) for mean in space.mean])
+        found = SetMetrics(self.parts.space)
         with torch.no_grad():
             for part in torch.stack(known).split(CODES):
-                metric.update([style.cpu() for style in space.styles(part.to(self.parts.device))])
-        return seven_digits(metric.compute())
+                found.update(styles=self.parts.space.styles(part.to(self.parts.device)))
+        return float(found.compute()["diversity"])
 
     # ---- all of them
 
-    def standings(self, rows: Mapping[str, Rows]) -> Standings:
+    def results_table(self, rows: Mapping[str, Rows]) -> ResultsTable:
         """The table."""
         table: dict[str, dict[str, Summary | None]] = {}
         columns = measures(self.labels, self.edits)
@@ -314,7 +306,7 @@ class Contest:
             errors = [own[name].get("own_error") for name in self.names]
             table[THEMSELVES] = {"factor_error": summary(errors, seed)}
             kinds[THEMSELVES] = "reference"
-        return Standings(columns, table, kinds)
+        return ResultsTable(columns, table, kinds)
 
     def correlations(self, rows: Mapping[str, Rows]) -> list[Correlation]:
         """Rank correlations of where codes lie with what edits did: leakage, true leakage where the domain knows it."""
@@ -387,11 +379,11 @@ def _images(config: DictConfig, size: tuple[int, int]) -> Chosen:
         raise BadValue(f"the images that were inverted are not found ({error}); name them with images=") from error
 
 
-def _judge_mark(metric: ImageMean) -> str:
-    """Class of a metric, and fingerprint of its judge."""
-    judge = getattr(metric, "_borrowed", (None,))[0]
-    mark = fingerprint(judge)[:12] if isinstance(judge, torch.nn.Module) else ""
-    return f"{type(metric).__name__} {metric.label} {mark}"
+def _metric_mark(metric: ImageMetric) -> str:
+    """Name of a metric, and fingerprint of its network."""
+    network = getattr(metric, "embedder", metric)
+    name = getattr(metric, "label", getattr(metric, "__name__", ""))
+    return f"{name} {fingerprint(network)[:12]}" if isinstance(network, torch.nn.Module) else str(name)
 
 
 def _told(drawn: Iterator[Any], count: int, what: str) -> Iterator[Any]:

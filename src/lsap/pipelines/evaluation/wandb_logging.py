@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from lsap.evaluation.cache import Rows
-from lsap.evaluation.tables import Standings
+from lsap.evaluation.tables import ResultsTable
 from lsap.pipelines.evaluation.evaluator import Contest
 from lsap.pipelines.wandb_run import opened
 from lsap.pipelines.wandb_tables import picture_cells, without_none
@@ -21,7 +21,7 @@ KNOWN = ("embedding", "refinement", "lambda_nscd")  # what an evaluation's table
 def log_evaluation(
     contest: Contest,
     rows: Mapping[str, Rows],
-    standings: Standings,
+    results_table: ResultsTable,
     images: tuple[Sequence[str], Tensor],
     shown: Mapping[str, Shown],
 ) -> None:
@@ -30,19 +30,19 @@ def log_evaluation(
     Args:
         contest: methods and settings.
         rows: method → image → numbers.
-        standings: the table.
+        results_table: the table.
         images: names and images [N, 3, H, W] of the panel.
         shown: method → its pictures of these.
     """
     path, (names, inputs) = contest.path, images
-    means = {name: row for name, row in standings.means().items() if name not in standings.kinds}
+    means = {name: row for name, row in results_table.means().items() if name not in results_table.kinds}
     with own_run():
         logger = opened(contest.config, path, name=path.name, run_id=noted(path)["id"], verb="evaluate")
         logger.log_metrics(
             without_none({f"evaluate/{n}/{key}": v for n, row in means.items() for key, v in row.items()})
         )
         logger.log_image("evaluate/panel", [grid(side_by_side(inputs, shown))])
-        keys = [measure.key for measure in standings.shown]
+        keys = [measure.key for measure in results_table.shown]
         known = {one.name: {key: one.summary.get(key) for key in KNOWN} for one in contest.entrants}
         table = [[n, *known[n].values(), *(row[key] for key in keys)] for n, row in means.items()]
         logger.log_table("evaluate/table", ["method", *KNOWN, *keys], table)
