@@ -139,8 +139,8 @@ def stored(
             with torch.no_grad():
                 store.write(batch, rows, inversion, inversion.render() if inversion else None)
         kept_config = {
-            "generator": {"_target_": "lsap.formats.load_generator", "checkpoint": str(file), "size": 32},
-            "view": {"_target_": "lsap.generator.View", "size": 32},
+            "generator": {"_target_": "lsap.checkpoints.load_generator", "checkpoint": str(file), "size": 32},
+            "view": {"_target_": "lsap.stylegan2.View", "size": 32},
             "image_size": [32, 32],
             "images": str(images),
         }
@@ -521,8 +521,8 @@ def test_mistakes_are_one_line_each(command: Command, run: Path, smile: Path, st
         assert len(found.err.strip().splitlines()) == 1
 
 
-def test_nothing_of_a_run_is_executed(run: Path) -> None:
-    """Its config.yaml names os.system as the class of its generator."""
+def test_values_of_a_run_are_taken(run: Path) -> None:
+    """What is not taken: `test_hostile_runs`."""
     config = composed("edit", [f"inversions={run}"])
     _, whole = editors.stored_run(config)
     assert whole.generator._target_ == "lsap.checkpoints.load_generator"
