@@ -27,7 +27,7 @@ from lsap.config.compose import composed
 from lsap.embedding import EncoderTraining
 from lsap.errors import BadValue
 from lsap.pipelines.training import train
-from lsap.pipelines.wandb_logging import sweep
+from lsap.pipelines.wandb_run import sweep
 from lsap.reports.panels import KEY, Panels
 from lsap.reports.pictures import reconstruction_grid
 from lsap.runs import MetricsFile

@@ -1,4 +1,4 @@
-"""Reports: complete in themselves, safe with any text, honest with numbers, and readable without eyes or colour."""
+"""Reports are self-contained, escape every text, format numbers correctly and are accessible without pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BLOCKS: list[page.Block] = [
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements, their nesting, texts of table rows."""
+    """A parsed page: its elements, their nesting, the texts of table rows."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def test_a_report_loads_nothing_and_runs_nothing(comparison: Page) -> None:
     assert any("default-src 'none'" in (meta.get("content") or "") for meta in comparison.attributes("meta"))
 
 
-def test_every_picture_is_a_whole_data_uri_with_words_for_it(comparison: Page) -> None:
+def test_every_picture_is_a_complete_data_uri_with_an_alternative_text(comparison: Page) -> None:
     images = comparison.attributes("img")
     assert len(images) == 2 * 7 + 2 + 2  # gallery; scatter and layers; l2 and image loss
     for image in images:
@@ -146,7 +146,7 @@ def test_every_picture_is_a_whole_data_uri_with_words_for_it(comparison: Page) -
     assert "image 2, λ = 0.5, smile" in {image["alt"] for image in images}
 
 
-def test_links_within_the_page_lead_somewhere(comparison: Page) -> None:
+def test_links_within_the_page_have_a_target(comparison: Page) -> None:
     anchors = {attributes.get("id") for _, attributes in comparison.elements}
     links = [a["href"] for a in comparison.attributes("a")]
     assert len(links) >= 4
@@ -177,14 +177,14 @@ def test_the_best_encoder_is_bold_and_neither_baseline_nor_reference_competes(co
     assert table["Mean latent"][3] == "0.00040"
     heads = " ".join(table["Codes"])
     assert "LPIPS (demo trunk)" in heads
-    assert "Identity" not in heads  # nobody judged it
+    assert "Identity" not in heads  # no row has a value
     kinds = [r.get("class") for r in comparison.attributes("tr") if r.get("class") not in (None, "groups")]
     assert kinds == ["baseline", "reference", "method", "method"]
 
 
-def test_directions_of_better_are_said_in_words_too(comparison: Page) -> None:
-    said = [mark["aria-label"] for mark in comparison.attributes("abbr")]
-    assert said == ["lower is better"] * 4  # mse, lpips, nscd, nscd_raw; diversity and number have none
+def test_arrows_have_a_text_label(comparison: Page) -> None:
+    labels = [arrow["aria-label"] for arrow in comparison.attributes("abbr")]
+    assert labels == ["lower is better"] * 4  # mse, lpips, nscd, nscd_raw; diversity and number have none
 
 
 def test_tables_name_their_rows_and_columns(comparison: Page) -> None:
@@ -205,7 +205,7 @@ def test_a_comparison_of_one_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_folder_becomes_a_page(tmp_path: Path) -> None:
+def test_a_run_folder_is_rendered(tmp_path: Path) -> None:
     log(tmp_path / "metrics.csv")
     (tmp_path / "config.yaml").write_text("lambda_nscd: 0.5  # <b>\n")
     pictures.save(pictures.sheet(torch.zeros(2, 3, 16, 16)), tmp_path / "reconstructions.png")
@@ -222,13 +222,13 @@ def test_a_run_folder_becomes_a_page(tmp_path: Path) -> None:
     assert len(read.attributes("img")) == 1 + 1 + 2
 
 
-def test_a_run_without_pictures_or_log_still_gets_its_numbers(tmp_path: Path) -> None:
+def test_a_run_without_pictures_or_log_is_rendered_with_its_numbers(tmp_path: Path) -> None:
     read = Page(training_report(tmp_path, {"splits": {"rich": {"encoder": row(mse=0.5, nscd=0.1, nscd_layers=None)}}}))
     assert read.attributes("img") == []
     assert "0.500" in [cell for cells in read.rows for cell in cells]
 
 
-def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_metrics_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match=r"metrics\.json does not exist"):
         training_report(tmp_path)
     (tmp_path / "metrics.json").write_text('{"splits": ')
@@ -237,7 +237,7 @@ def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
 
 
 def test_a_truncated_picture_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(BadValue, match="no PNG file"):
+    with pytest.raises(BadValue, match="not a PNG file"):
         write_report(tmp_path / "r.html", "title", [Section("", [Figure(b"\x89PN", "cut")])])
     assert list(tmp_path.iterdir()) == []
 

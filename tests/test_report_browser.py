@@ -1,4 +1,4 @@
-"""The page of an evaluation in a real browser: whole, quiet, and complete in itself."""
+"""The page of an evaluation in a browser: complete, without console messages and without requests."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of an evaluation on the demo: an optimisation that hardly begins, beside pictures of another tool."""
+    """The page of an evaluation on the demo: one step of an optimisation, and pictures of another tool."""
     folder = tmp_path_factory.mktemp("report")
     common = (f"outputs={folder}", *SMALL)
-    asked = ("embedding=lsap_o_wplus", "steps=1", "count=4", "trainer.accelerator=cpu")
-    inverted = invert(composed("invert", [*asked, *common])).folder
+    settings = ("embedding=lsap_o_wplus", "steps=1", "count=4", "trainer.accelerator=cpu")
+    inverted = invert(composed("invert", [*settings, *common])).folder
     source = composed("invert", list(common)).data.tests.rich
     images = instantiate(source, _convert_="all")
     (folder / "other").mkdir()
@@ -57,17 +57,17 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [NARROW, USUAL])
-def test_the_page_opens_whole_and_asks_for_nothing(browser: Any, report: Path, width: int, scheme: str) -> None:
+def test_the_page_is_complete_and_sends_no_requests(browser: Any, report: Path, width: int, scheme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    asked: list[str] = []
-    said: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
+    requests: list[str] = []
+    messages: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.goto(report.as_uri())
     page.wait_for_load_state("networkidle")
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [report.as_uri()]
     assert page.evaluate("document.images.length") > 20
     assert page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length") == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= width, (
@@ -77,7 +77,7 @@ def test_the_page_opens_whole_and_asks_for_nothing(browser: Any, report: Path, w
     assert {"Numbers", "Pictures", "Fidelity against editability", "How it was made"} <= set(headings)
     captions = page.locator("caption").all_inner_texts()
     assert "pose: +1, strength." in captions
-    assert page.get_by_text("Equal effect").count() == 0, "nobody asked for it"
+    assert page.get_by_text("Equal effect").count() == 0, "the protocol edits by strength"
     page.close()
 
 

@@ -226,7 +226,7 @@ def data_uri(image: str | bytes) -> str:
     if isinstance(image, str):
         return f"data:image/svg+xml;base64,{base64.b64encode(image.encode()).decode()}"
     if not image.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise BadValue("a picture for the report is no PNG file; it may have been cut short")
+        raise BadValue("a picture of the report is not a PNG file; it may be truncated")
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
