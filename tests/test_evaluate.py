@@ -67,8 +67,8 @@ def stored(
             with torch.no_grad():
                 store.write(batch, rows, inversion, inversion.render())
         kept_config = {
-            "generator": {"_target_": "os.system", "checkpoint": str(generator_file), "size": 32},
-            "view": {"_target_": "os.system", "size": 32},
+            "generator": {"_target_": "lsap.checkpoints.load_generator", "checkpoint": str(generator_file), "size": 32},
+            "view": {"_target_": "lsap.stylegan2.View", "size": 32},
             "image_size": [32, 32],
             "images": str(images),
         }
@@ -154,12 +154,12 @@ def test_numbers_are_those_of_the_saved_files(start: Start, first: Path, second:
         for name in NAMES:
             error = ((pixels(run / "images" / name) - pixels(images / name)) ** 2).mean()
             row = rows[method, name]
-            assert float(row["mse"]) == pytest.approx(error, rel=1e-6)
-            assert float(row["psnr"]) == pytest.approx(10 * np.log10(4 / error), rel=1e-6)
+            assert float(row["mse"]) == pytest.approx(error, rel=1e-5)
+            assert float(row["psnr"]) == pytest.approx(10 * np.log10(4 / error), rel=1e-5)
             errors.append(error)
         told = found["table"][method]["mse"]
-        assert told["mean"] == pytest.approx(np.mean(errors), rel=1e-6)
-        assert told["std"] == pytest.approx(np.std(errors, ddof=1), rel=1e-6)
+        assert told["mean"] == pytest.approx(np.mean(errors), rel=1e-5)
+        assert told["std"] == pytest.approx(np.std(errors, ddof=1), rel=1e-5)
         assert told["low"] < told["mean"] < told["high"]
         assert told["n"] == len(NAMES)
         assert found["table"][method]["seconds"]["mean"] == 0.25
@@ -385,8 +385,8 @@ def test_encoders_embed_their_edits_again(
     rows = per_image(folder)
     distances = [float(rows[embedding, name]["lec/light"]) for name in NAMES]
     assert min(distances) > 0
-    assert table["lec_mean/light"]["mean"] == pytest.approx(np.mean(distances), rel=1e-6)
-    assert table["lec/light"]["mean"] == pytest.approx(np.mean(distances), rel=1e-6), "three batches: none goes"
+    assert table["lec_mean/light"]["mean"] == pytest.approx(np.mean(distances), rel=1e-5)
+    assert table["lec/light"]["mean"] == pytest.approx(np.mean(distances), rel=1e-5), "three batches: none goes"
     config = embedding_config(Store.read(run))
     parts = Parts(config, torch.device("cpu"))
     _, file = trained(parts)

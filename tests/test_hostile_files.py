@@ -200,10 +200,9 @@ def test_a_stored_inversion_names_its_renderer_by_key_only(tmp_path: Path) -> No
 def test_no_target_is_read_from_an_output_folder() -> None:
     """YAML is read by Hydra, from our own conf/ and the user's --config-dir.
 
-    Of the files that we parse ourselves a run's `config.yaml` is read by `config.stored` alone, which takes values and
-    no classes: `test_hostile_runs` shows it for every command. The stages of an experiment, which the user names, are
-    verbs of a fixed list. Modules are imported by name for `imports=` alone, which a command line or the user's
-    --config-dir says, before any stored file is read.
+    A run's `config.yaml` is read by `config.stored` alone, which takes values and no classes: `test_hostile_runs`.
+    The stages of an experiment, which the user names, are verbs of a fixed list. Modules are imported by name for
+    `imports=` alone, which a command line or the user's --config-dir says, before any stored file is read.
     """
     package = Path(lsap.__file__).parent
     readers = {"config/stored.py", "pipelines/reproduction/stages.py"}

@@ -309,11 +309,10 @@ def classes(config: DictConfig) -> list[str]:
 def test_a_plant_would_do_harm(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = planted(tmp_path / "plant")
     monkeypatch.syspath_prepend(str(place))
-    monkeypatch.delitem(sys.modules, "hostile", raising=False)
     harm = PLANTS[name].harm
     assert harm is not None
     harm(place)
-    monkeypatch.delitem(sys.modules, "hostile", raising=False)
+    sys.modules.pop("hostile", None)
     assert (place / "trace").exists()
 
 
@@ -672,8 +671,17 @@ def test_a_class_behind_a_setting_of_another_name_is_not_replaced() -> None:
     assert config.file == "b.pt"
 
 
-def test_a_run_of_an_own_domain_says_which_option_is_missing(copied: Copied, genuine: Inverter) -> None:
+def test_a_run_of_an_own_domain_says_which_option_is_missing(
+    copied: Copied, genuine: Inverter, own: list[str], tmp_path: Path
+) -> None:
     copied.plan(domain="birds", embedding="mine")
+    path = copied.card(domain="birds")
+    line = refusal(lambda: lsap.load(path))
+    assert line is not None
+    assert re.search(r"domain=birds: there is no such domain; .*--config-dir=FOLDER, or in Python", line)
+    (tmp_path / "mine" / "domain").mkdir(parents=True)
+    (tmp_path / "mine" / "domain" / "birds.yaml").write_text((config_dir() / "domain" / "church.yaml").read_text())
+    assert lsap.load(path, f"hydra.searchpath=[file://{tmp_path / 'mine'}]").config.generator.size == 32
     for call in (
         lambda: stored_run(composed("edit", [f"inversions={copied.inverted}"])),
         lambda: completed(evaluation(copied.inverted)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.errors import MissingConfigException
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
@@ -96,7 +97,15 @@ def _of_encoder(path: Path, settings: Sequence[str], domain: str | None, embeddi
         embedding = embedding or choice("embedding", found.kind, path)
         generator = None if found.generator_state is None else str(path)
     chosen = [f"domain={domain}", f"embedding={embedding}"]
-    config = configured([*chosen, *settings])
+    try:
+        config = configured([*chosen, *settings])
+    except BadValue as error:
+        if not isinstance(error.__cause__, MissingConfigException):
+            raise
+        raise BadValue(
+            f"{path}: {error}; if it is one of your own, add the folder that holds its YAML: --config-dir=FOLDER, or "
+            "in Python the setting 'hydra.searchpath=[file:///FOLDER]'"
+        ) from error
     run = path.with_name("config.yaml")
     if "embedding" in card and run.is_file():
         adopt(config, read_settings(run), run, skip=NOT_OF_AN_ENCODER, typed=_keys(settings))
