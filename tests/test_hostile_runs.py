@@ -654,7 +654,7 @@ def test_values_are_taken_and_unknown_settings_are_named(copied: Copied, capsys:
 def test_a_refusal_changes_nothing() -> None:
     config = composed("edit", ["domain=church"])
     before = OmegaConf.to_yaml(config)
-    with pytest.raises(BadValue, match=r"config\.yaml: view\._target_=os\.system \(here it is lsap\.generator\.View\)"):
+    with pytest.raises(BadValue, match=r"config\.yaml: view\._target_=os\.system \(here it is lsap\.stylegan2\.View\)"):
         adopt(config, {"seed": 5, "view": {"size": 9, "_target_": "os.system"}}, Path("config.yaml"))
     assert OmegaConf.to_yaml(config) == before
 
@@ -665,7 +665,7 @@ def test_a_class_behind_a_setting_of_another_name_is_not_replaced() -> None:
     with pytest.raises(BadValue, match=r"network=os\.system \(here it is torch\.nn\.Linear\)"):
         adopt(config, {"network": "os.system"}, Path("config.yaml"))
     hidden = OmegaConf.create({"name": "View", "made": {"_target_": "lsap.stylegan2.${name}"}})
-    with pytest.raises(BadValue, match=r"made\._target_=lsap\.generator\.torch\.hub\.load"):
+    with pytest.raises(BadValue, match=r"made\._target_=lsap\.stylegan2\.torch\.hub\.load"):
         adopt(hidden, {"name": "torch.hub.load"}, Path("config.yaml"))
     adopt(config, {"file": "b.pt"}, Path("config.yaml"))
     assert config.file == "b.pt"

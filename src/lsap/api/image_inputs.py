@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from lsap.config.compose import editable
 from lsap.data import Photographs
 from lsap.data.folder import file_stamp
 from lsap.data.storage import as_rgb, upright
@@ -72,7 +73,7 @@ def read(given: Given, config: DictConfig, size: tuple[int, int], count: int | N
     if isinstance(given, Tensor):
         return _of_tensor(given[:count], size)
     if isinstance(given, str | Path):
-        named = config.copy()
+        named = editable(config)
         named.images, named.count, named.split = str(given), count, None
         return of_source(chosen_images(named, size))
     listed = _named([given] if isinstance(given, Image.Image) else list(given)[:count])

@@ -29,7 +29,7 @@ from lsap.checkpoints import Direction
 from lsap.cli.messages import explain
 from lsap.config.checks import FOR_VERBS, NONE, optimises, positive
 from lsap.config.checks import check_inversion as check
-from lsap.config.compose import composed, config_dir, plain, searchpath
+from lsap.config.compose import composed, config_dir, editable, plain, searchpath
 from lsap.editing.effects import Reader
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError, nearest
@@ -79,7 +79,7 @@ class Inverter:
     """
 
     def __init__(self, config: DictConfig) -> None:
-        self.config = config.copy()
+        self.config = editable(config)
         if self.config.images is None:
             self.config.images = LATER
         check(self.config)
@@ -126,7 +126,7 @@ class Inverter:
         if count is not None:
             positive("count", count)
         if images is None:
-            own = self.config.copy()
+            own = editable(self.config)
             own.images, own.split, own.count = None, split, SHOWN if count is None else count
             with unwrapped():
                 found = given.of_source(chosen_images(own, size))
@@ -361,7 +361,7 @@ class Inverter:
         inversion.check_generator(self._parts.fingerprint)
         settings = {"domain": self.domain, "embedding": self.embedding}
         path = kept.write(folder, inversion, settings, self.config.images_per_batch, self.nscd, self._drawn)
-        config = self.config.copy()
+        config = editable(self.config)
         config.images = None if config.images == LATER else config.images
         write_text(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         return path
@@ -406,7 +406,7 @@ class Inverter:
 
     def _refined(self, name: str, options: Mapping[str, Any]) -> DictConfig:
         """The configuration with a refinement and its options."""
-        config = self.config.copy()
+        config = editable(self.config)
         if config.refinement.name != name:
             choices = [f"domain={self.domain}", f"embedding={self.embedding}", f"refinement={name}"]
             with open_dict(config):

@@ -19,7 +19,7 @@ from pkgutil import resolve_name
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lsap.cli.arguments import left_to_members, literal
 from lsap.cli.messages import explain, fetching
@@ -46,6 +46,7 @@ def command(config_name: str, task: str, *checks: str) -> Callable[[], None]:
     def run(config: DictConfig) -> object:
         import_own(config.imports)
         rename_classes(config)
+        OmegaConf.set_readonly(config, True)
         for check in checks:
             resolve_name(check)(config)
         return resolve_name(task)(config)

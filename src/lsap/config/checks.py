@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lsap.checkpoints.paths import located
-from lsap.config.compose import plain
+from lsap.config.compose import editable, plain
 from lsap.errors import BadValue, MissingFile
 from lsap.values import is_number
 
@@ -96,7 +96,7 @@ def check_root(config: DictConfig) -> None:
     root = config.data.get("root")
     if root is None or any(need.key == "data.root" for need in config.domain.needs):
         return
-    elsewhere = config.copy()
+    elsewhere = editable(config)
     elsewhere.data.root = f"{root}/elsewhere"
     if all(plain(elsewhere.data.get(name)) == plain(config.data.get(name)) for name in ("train", "test", "tests")):
         raise BadValue(

@@ -55,3 +55,10 @@ def plain(value: Any) -> Any:
 def as_written(node: DictConfig) -> Any:
     """A group of settings as its YAML says it, references unresolved."""
     return OmegaConf.to_container(node, resolve=False)
+
+
+def editable(config: DictConfig) -> DictConfig:
+    """A copy of a configuration whose settings can be changed; a command's own configuration is read-only."""
+    copied = config.copy()
+    OmegaConf.set_readonly(copied, False)
+    return copied

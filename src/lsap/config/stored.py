@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lsap.config.compose import editable
 from lsap.errors import BadValue
 from lsap.runs.class_paths import current
 
@@ -162,7 +163,7 @@ def adopt(
     before = _resolved(config)
     unknown: list[str] = []
     changes = list(_changes(before, wanted, (), source, frozenset(typed), hint, unknown))
-    changed = config.copy()
+    changed = editable(config)
     for key, value in changes:
         _set(changed, key, value)
     old, new = dict(_classes(before)), dict(_classes(_resolved(changed)))

@@ -28,7 +28,7 @@ from lsap.config.checks import (
     optimises,
     present,
 )
-from lsap.config.compose import composed, plain, searchpath
+from lsap.config.compose import composed, editable, plain, searchpath
 from lsap.data import ImageDataModule, Source, UnreadableImage
 from lsap.embedding import (
     Adversary,
@@ -430,7 +430,7 @@ def trained(parts: Parts) -> tuple[nn.Module, Path]:
     """
     config = parts.config
     path = checked_file("checkpoint", config.checkpoint) if config.checkpoint is not None else own_run(parts)
-    plain = config.copy()
+    plain = editable(config)
     plain.backbone.checkpoint = RANDOM  # all weights come from the file
     builder = Parts(plain, parts.device)
     builder.generator = parts.generator

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap.checkpoints import fingerprint, read_state
-from lsap.config.compose import composed, searchpath
+from lsap.config.compose import composed, editable, searchpath
 from lsap.editing.directions import apply
 from lsap.editing.effects import MatchedEdit, Reader, discover, match
 from lsap.errors import BadValue
@@ -55,7 +55,7 @@ def compare(config: DictConfig) -> Path:
     print(announced(config, len(lambdas)), flush=True)
     runs: dict[str, Trained] = {}
     for value in lambdas:
-        member = config.copy()
+        member = editable(config)
         member.lambda_nscd = value
         if config.logger.name == "wandb" and config.logger.group is None:
             member.logger.group = f"compare lambda_nscd={','.join(f'{each:g}' for each in lambdas)}"

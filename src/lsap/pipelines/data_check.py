@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 from lsap.config.checks import check_root, positive
+from lsap.config.compose import editable
 from lsap.data import Photographs, Source, UnreadableImage
 from lsap.data.batches import as_it_is
 from lsap.reports.pictures import save, sheet
@@ -81,7 +82,7 @@ def check(config: DictConfig) -> list[Report]:
         BadValue, MissingFile: images cannot be opened at all, as in training.
     """
     check_root(config)
-    config = config.copy()
+    config = editable(config)
     if "strict" in config.data:
         config.data.strict = False  # all broken images are wanted, not the first
     for name in ("shown", *(["sample"] if config.sample is not None else [])):

@@ -15,7 +15,7 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from lsap.config.compose import composed, searchpath
+from lsap.config.compose import composed, editable, searchpath
 from lsap.data import ImageDataModule
 from lsap.editing.effects import incremental
 from lsap.errors import LsapError
@@ -52,7 +52,7 @@ def panel_edits(config: DictConfig, parts: Parts) -> dict[str, Moved]:
     names = [str(name) for name in config.domain.get("edits") or {}]
     if not names:
         return {}
-    asked = config.copy()
+    asked = editable(config)
     published = composed("edit", [f"domain={config.domain.name}"], searchpath()).published
     more = {"direction": names, "strength": None, "effect": None, "matched": "run", "published": published}
     for key, value in more.items():

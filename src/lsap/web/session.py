@@ -24,7 +24,7 @@ from lsap.api.loading import FILE, domains, load
 from lsap.checkpoints import Codes, Direction, read_card, write_codes
 from lsap.cli.messages import explain
 from lsap.config.checks import optimises, positive
-from lsap.config.compose import composed, searchpath
+from lsap.config.compose import composed, editable, searchpath
 from lsap.data.storage import FORMATS, decoded, reason
 from lsap.editing.effects import incremental
 from lsap.errors import BadValue, LsapError, nearest
@@ -112,7 +112,7 @@ class Playground:
                 reasons.append(str(error))
                 continue
             if optimises(made.config):
-                short = made.config.copy()
+                short = editable(made.config)
                 short.steps = config.steps
                 made = Inverter(short)
             self._loaded[made.embedding] = made

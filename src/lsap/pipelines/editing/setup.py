@@ -20,7 +20,7 @@ from lsap import demo
 from lsap.checkpoints import Direction, is_components, read_tensors
 from lsap.checkpoints.directions import FORMAT
 from lsap.config.checks import positive, present
-from lsap.config.compose import composed, searchpath
+from lsap.config.compose import composed, editable, searchpath
 from lsap.config.stored import adopt, choice, read_settings, stored_text
 from lsap.editing.discovery import Samples, Slope
 from lsap.editing.effects import FixedStrength, MatchedEach, MatchedOnAverage, Reader, Strengths
@@ -66,7 +66,7 @@ def stored_run(config: DictConfig) -> tuple[Store, DictConfig]:
     if "domain" in config:
         if config.domain.name != name:
             raise BadValue(f"domain={config.domain.name}, but {store.path} holds inversions of domain={name}")
-        whole = config.copy()
+        whole = editable(config)
     else:
         whole = composed_for(store.path / "plan.json", "edit", [f"domain={name}"])
         for key in config:

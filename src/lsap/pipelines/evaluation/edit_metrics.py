@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lsap.checkpoints import fingerprint
 from lsap.config.checks import optimises
-from lsap.config.compose import composed, searchpath
+from lsap.config.compose import composed, editable, searchpath
 from lsap.editing.directions import Unreadable
 from lsap.editing.effects import Reader, incremental
 from lsap.embedding import Embedding
@@ -254,7 +254,7 @@ def trials(
     Raises:
         BadValue, MissingFile: as for `lsap.edit`; or more than one effect or strength.
     """
-    asked = config.copy()
+    asked = editable(config)
     published = composed("edit", [f"domain={config.domain.name}"], searchpath()).published
     OmegaConf.update(asked, "published", published, force_add=True)
     if asked.direction is None:

@@ -19,6 +19,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lsap.checkpoints import fingerprint, read_state
 from lsap.config.checks import present
+from lsap.config.compose import editable
 from lsap.embedding import LatentDiscriminator
 from lsap.errors import BadValue, LsapError
 from lsap.evaluation.cache import Kept, Rows
@@ -370,7 +371,7 @@ def discriminator(path: str | Path, style_dim: int) -> LatentDiscriminator:
 
 def _images(config: DictConfig, size: tuple[int, int]) -> Chosen:
     """The images, read at a size."""
-    sized = config.copy()
+    sized = editable(config)
     if "image_size" in sized:
         sized.image_size = list(size)
     try:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lsap.checkpoints import file_digest, read_codes
 from lsap.config.checks import optimises
-from lsap.config.compose import as_written, composed, searchpath
+from lsap.config.compose import as_written, composed, editable, searchpath
 from lsap.config.stored import NOT_OF_AN_ENCODER, adopt, choice, component, read_settings, stored_text
 from lsap.data.folder import listing
 from lsap.data.storage import are_images
@@ -126,7 +126,7 @@ def completed(config: DictConfig) -> DictConfig:
         if typed is None:
             adopt(whole, stored, file, OF_THE_RUN, hint=f"domain={name} ")
     else:
-        whole = config.copy()
+        whole = editable(config)
     adopt_images(whole, stored, file)
     return whole
 
