@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,46 +16,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
-from golden import fill
 from lsap import formats
 from lsap.generator import Generator
 
-ERRORS = pytest.StashKey[dict[tuple[str, str], fill.Error]]()
-
-torch.set_num_threads(1)  # as the published numbers were made: other sums flip the signs of near ties
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--errors", metavar="FILE", help="write a table of distances to published outputs")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Remember every comparison with a published output, if a table of them is asked for."""
-    if config.getoption("--errors") is None:
-        return
-    config.stash[ERRORS] = {}
-    checked = fill.check
-
-    def remembered(case: str | Path | fill.Spec, name: str, value: object, show: bool = True) -> fill.Error:
-        error = checked(case, name, value, show)
-        key = (str(fill.load(case)["case"]), name)
-        before = config.stash[ERRORS].get(key)
-        config.stash[ERRORS][key] = error if before is None or error.rel_l2 > before.rel_l2 else before
-        return error
-
-    fill.check = remembered
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    found = session.config.stash.get(ERRORS, None)
-    if found is None:
-        return
-    lines = ["| case | outputs compared | worst relative L2 | of |", "|---|---|---|---|"]
-    for case in sorted({case for case, _ in found}):
-        errors = {name: error.rel_l2 for (owner, name), error in found.items() if owner == case}
-        worst = max(errors, key=lambda name: errors[name])
-        lines.append(f"| `{case}` | {len(errors)} | {errors[worst]:.1e} | {worst} |")
-    Path(session.config.getoption("--errors")).write_text("\n".join(lines) + "\n")
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # two test processes run at a time
 
 
 @pytest.fixture(autouse=True)

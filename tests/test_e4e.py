@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from comparison import assert_published
 from golden import fill
 from lsap.embedding import Adversary, CodePool, LatentDiscriminator
 from lsap.embedding.adversary import discrimination, r1_penalty
@@ -39,23 +40,23 @@ def gradients(loss: Tensor, discriminator: LatentDiscriminator) -> dict[str, Ten
 def test_logits_and_loss_agree_with_the_published_discriminator(published: LatentDiscriminator) -> None:
     x = fill.inputs(CASE)
     for side in ("real", "fake"):
-        assert fill.check(CASE, f"{side}_pred", published(x[f"{side}_w"])[:, None]).rel_l2 < 1e-5
+        assert_published(CASE, f"{side}_pred", published(x[f"{side}_w"])[:, None], 1e-5)
     loss = discrimination(published, x["real_w"], x["fake_w"])
-    assert fill.check(CASE, "d_loss", loss).rel_l2 < 1e-5
+    assert_published(CASE, "d_loss", loss, 1e-5)
     found = gradients(loss, published)
-    assert fill.check(CASE, "grad_d_loss_mlp0", found["mlp.0.weight"]).rel_l2 < 1e-5
-    assert fill.check(CASE, "grad_d_loss_mlp6_bias", found["mlp.6.bias"]).rel_l2 < 1e-5
+    assert_published(CASE, "grad_d_loss_mlp0", found["mlp.0.weight"], 1e-5)
+    assert_published(CASE, "grad_d_loss_mlp6_bias", found["mlp.6.bias"], 1e-5)
 
 
 def test_r1_agrees_with_the_published_penalty(published: LatentDiscriminator) -> None:
     settings = Adversary(512)
     penalty = r1_penalty(published, fill.inputs(CASE)["real_w"])
-    assert fill.check(CASE, "r1_penalty", penalty).rel_l2 < 1e-5
+    assert_published(CASE, "r1_penalty", penalty, 1e-5)
     paid = settings.r1 / 2 * penalty * settings.r1_every
-    assert fill.check(CASE, "r1_final", paid[None]).rel_l2 < 1e-5
+    assert_published(CASE, "r1_final", paid[None], 1e-5)
     found = gradients(paid, published)
-    assert fill.check(CASE, "grad_r1_mlp0", found["mlp.0.weight"]).rel_l2 < 1e-5
-    assert fill.check(CASE, "grad_r1_mlp4", found["mlp.4.weight"]).rel_l2 < 1e-5
+    assert_published(CASE, "grad_r1_mlp0", found["mlp.0.weight"], 1e-5)
+    assert_published(CASE, "grad_r1_mlp4", found["mlp.4.weight"], 1e-5)
     assert "mlp.6.bias" not in found
 
 
@@ -64,10 +65,10 @@ def test_the_adversarial_term_agrees_with_the_published_one(published: LatentDis
     image = torch.zeros(len(codes), 3, 4, 4)
     with torch.no_grad():
         per_layer = nn.functional.softplus(-published(codes)).mean(0)
-        assert fill.check(CASE, "encoder_adv_per_layer", per_layer).rel_l2 < 1e-5
+        assert_published(CASE, "encoder_adv_per_layer", per_layer, 1e-5)
         for output, stage in (("encoder_adv_all", 13), ("encoder_adv_stage3", 3)):
             value = Adversarial(published)(Fit(image, image, codes, None, stage)).mean()
-            assert fill.check(CASE, output, value).rel_l2 < 1e-5
+            assert_published(CASE, output, value, 1e-5)
 
 
 @pytest.mark.parametrize(("output", "rows"), [("pool_trace_2d", None), ("pool_trace_3d", 5)])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from comparison import assert_published
 from golden import fill
 from lsap.editing.directions import OutOfReach, Unreadable, conditional, matched_strength, matched_strengths
 from lsap.editing.discovery import SeFa
@@ -55,8 +56,7 @@ def test_interfacegan_moves_codes_as_published(name: str, codes: dict[str, Tenso
     direction = read_direction(PUBLISHED / f"{name}.pt", OWNER)
     assert (direction.name, direction.unit, direction.step) == (name, LENGTH, 1.0)
     assert direction.vector.shape == ((18, 512) if name == "pose" else (512,))
-    error = fill.check(CASE, f"interfacegan_{name}", direction.moved(codes["codes_18"], 1.5), show=False)
-    assert error.rel_l2 < 1e-6
+    assert_published(CASE, f"interfacegan_{name}", direction.moved(codes["codes_18"], 1.5), 1e-5)
 
 
 TUPLES = [
@@ -73,8 +73,7 @@ def test_ganspace_leads_to_the_coordinate_as_published(
     component, first, end, strength = numbers
     before = codes["codes_16" if domain == "cars" else "codes_18"]
     direction = read_components(PUBLISHED / f"{domain}_pca.pt", OWNER).direction(component, (first, end))
-    error = fill.check(CASE, f"ganspace_{domain}_{name}", direction.moved(before, strength) - before, show=False)
-    assert error.rel_l2 < 1e-5
+    assert_published(CASE, f"ganspace_{domain}_{name}", direction.moved(before, strength) - before, 1e-5)
 
 
 @pytest.mark.parametrize("domain", ["cars", "ffhq"])
@@ -83,7 +82,7 @@ def test_several_ganspace_edits_start_from_the_unedited_code_each(domain: str, c
     before = codes["codes_16" if domain == "cars" else "codes_18"][:1]
     components = read_components(PUBLISHED / f"{domain}_pca.pt", OWNER)
     moved = [components.direction(c, (start, end)).moved(before, s) - before for c, start, end, s in (first, second)]
-    assert fill.check(CASE, f"ganspace_{domain}_two_edits", torch.cat(moved), show=False).rel_l2 < 1e-5
+    assert_published(CASE, f"ganspace_{domain}_two_edits", torch.cat(moved), 1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +96,8 @@ def sefa_generator() -> Generator:
 @pytest.mark.parametrize(("name", "layers"), [("all", None), ("2345", [2, 3, 4, 5])])
 def test_sefa_finds_the_published_directions(name: str, layers: list[int] | None, sefa_generator: Generator) -> None:
     values, vectors = SeFa(layers).eigenvectors(sefa_generator)
-    assert fill.check(CASE, f"sefa_{name}_eigenvalues", values[:10], show=False).rel_l2 < 1e-5
-    assert fill.check(CASE, f"sefa_{name}_vectors", vectors[:5], show=False).rel_l2 < 1e-4
+    assert_published(CASE, f"sefa_{name}_eigenvalues", values[:10], 1e-5)
+    assert_published(CASE, f"sefa_{name}_vectors", vectors[:5], 1e-4)
 
 
 # ---- the record

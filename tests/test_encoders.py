@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from comparison import assert_close_l2, assert_published
 from golden import fill
 from lsap.embedding import ProgressiveStages, PyramidEncoder, SmallPyramidEncoder
 from lsap.errors import BadValue
@@ -40,9 +41,9 @@ def test_codes_agree_with_the_published_encoder(
     spec = fill.load("encoder_e4e_256")
     images = fill.inputs(spec)[image]
     w_plus = published(images, stage)
-    assert fill.check(spec, output, w_plus - published.latent_avg).rel_l2 < 1e-5
+    assert_published(spec, output, w_plus - published.latent_avg, 1e-5)
     if output == "codes_inference":
-        assert fill.check(spec, "w_plus_inference", w_plus).rel_l2 < 1e-5
+        assert_published(spec, "w_plus_inference", w_plus, 1e-5)
 
 
 def test_published_encoder_weights_load_by_name() -> None:
@@ -100,7 +101,7 @@ def test_rows_beyond_the_stage_are_the_base(small: SmallPyramidEncoder) -> None:
     for stage in (0, 2, 5, 8, 9):
         codes = small(images, stage)
         assert codes.shape == (2, 10, 128)
-        assert torch.allclose(codes[:, : stage + 1], whole[:, : stage + 1], atol=1e-5)
+        assert_close_l2(codes[:, : stage + 1], whole[:, : stage + 1], 1e-5)
         assert torch.equal(codes[:, stage + 1 :], codes[:, :1].expand(-1, 9 - stage, -1))
     assert not torch.allclose(whole[:, 1:], whole[:, :1].expand(-1, 9, -1), atol=0.1)
 
@@ -113,7 +114,7 @@ def test_heads_beyond_the_stage_take_no_gradient(small: SmallPyramidEncoder) -> 
 @torch.no_grad()
 def test_mean_latent_is_added_to_every_row(small: SmallPyramidEncoder) -> None:
     images = torch.rand(1, 3, 64, 64)
-    assert torch.allclose(small(images) - small.offsets(images), small.latent_avg.expand(1, 10, 128), atol=1e-4)
+    assert_close_l2(small(images) - small.offsets(images), small.latent_avg.expand(1, 10, 128), 1e-5)
 
 
 @pytest.mark.parametrize("shape", [(128,), (1, 128), (10, 128)])
@@ -145,7 +146,7 @@ def test_small_encoder_has_the_size_that_the_demo_can_train() -> None:
 def test_an_image_is_embedded_alike_in_any_batch_and_either_mode(small: SmallPyramidEncoder) -> None:
     images = torch.rand(3, 3, 64, 64) * 2 - 1
     alone = torch.cat([small(image[None]) for image in images])
-    assert torch.allclose(small(images), alone, atol=1e-4)
+    assert_close_l2(small(images), alone, 1e-4)
     assert torch.equal(small.train()(images), small.eval()(images))
 
 

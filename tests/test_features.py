@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from comparison import assert_close_l2, assert_published
 from golden import fill
 from lsap.errors import BadValue
 from lsap.features import LPIPS, ArcFace, MoCo, Similarity, TrunkDistance
@@ -40,19 +41,21 @@ def test_arcface_agrees_with_the_published_judge(arcface: ArcFace) -> None:
     spec = fill.load("arcface_irse50")
     x = fill.inputs(spec)
     with torch.no_grad():
-        assert fill.check(spec, "crop_pooled", arcface.crop(x["y_hat"])[:1]).rel_l2 < 1e-5
-        assert fill.check(spec, "embedding_112", arcface.embed_faces(x["face_112"])).rel_l2 < 1e-5
-        assert fill.check(spec, "embedding_y", arcface.embed(x["y"])).rel_l2 < 1e-5
+        assert_published(spec, "crop_pooled", arcface.crop(x["y_hat"])[:1], 1e-5)
+        assert_published(spec, "embedding_112", arcface.embed_faces(x["face_112"]), 1e-5)
+        assert_published(spec, "embedding_y", arcface.embed(x["y"]), 1e-5)
 
 
 def test_identity_distance_agrees_with_the_published_loss_and_gradient(arcface: ArcFace) -> None:
     spec = fill.load("arcface_irse50")
     x = fill.inputs(spec)
-    output = x["y_hat"].requires_grad_()
-    loss = Similarity(arcface)(output, x["y"]).mean()
+    # Near ties of max-pools and ReLUs fall differently on another processor in float32: over four seeds of the recipe,
+    # float32 gradients are up to 6e-4 (here) and 2.5e-3 (LPIPS with VGG) away from float64. In float64 none does.
+    output = x["y_hat"].double().requires_grad_()
+    loss = Similarity(copy.deepcopy(arcface).double())(output, x["y"].double()).mean()
     loss.backward()
-    assert fill.check(spec, "id_loss", loss).rel_l2 < 1e-5
-    assert fill.check(spec, "grad_y_hat", output.grad).rel_l2 < 1e-4
+    assert_published(spec, "id_loss", loss, 1e-5)
+    assert_published(spec, "grad_y_hat", output.grad, 1e-4)
 
 
 @torch.no_grad()
@@ -60,9 +63,9 @@ def test_moco_agrees_with_the_published_judge(moco: MoCo) -> None:
     spec = fill.load("moco_resnet50")
     x = fill.inputs(spec)
     for output, image in (("features_y_hat", "y_hat"), ("features_y", "y"), ("features_car", "y_hat_car")):
-        assert fill.check(spec, output, moco.embed(x[image])).rel_l2 < 1e-5
+        assert_published(spec, output, moco.embed(x[image]), 1e-5)
     loss = Similarity(moco)(x["y_hat"], x["y"]).mean()
-    assert fill.check(spec, "moco_loss", loss).max_abs < 1e-6  # a small difference of large numbers
+    assert_close_l2(loss, fill.expected(spec)["moco_loss"], 1e-5, floor=1, name="moco_loss")  # 1 minus a number near 1
 
 
 def test_lpips_agrees_with_the_published_loss_and_gradient(perceptual: tuple[LPIPS, fill.Spec]) -> None:
@@ -70,14 +73,13 @@ def test_lpips_agrees_with_the_published_loss_and_gradient(perceptual: tuple[LPI
     x = fill.inputs(spec)
     with torch.no_grad():
         values = distance(x["x"], x["y"])
-        assert fill.check(spec, "loss_each", values).rel_l2 < 1e-5
-        assert fill.check(spec, "loss", values.mean()).rel_l2 < 1e-5
-        assert fill.check(spec, "per_layer", distance.layers(x["x"], x["y"])).rel_l2 < 1e-5
-        assert fill.check(spec, "loss_256", distance(x["x_big"], x["y_big"])[0]).rel_l2 < 1e-5
-    # In float32 a near tie in a max-pool can fall the other way on another processor (2e-3 here); in float64 none does.
+        assert_published(spec, "loss_each", values, 1e-5)
+        assert_published(spec, "loss", values.mean(), 1e-5)
+        assert_published(spec, "per_layer", distance.layers(x["x"], x["y"]), 1e-5)
+        assert_published(spec, "loss_256", distance(x["x_big"], x["y_big"])[0], 1e-5)
     output = x["x"].double().requires_grad_()
     copy.deepcopy(distance).double()(output, x["y"].double()).mean().backward()
-    assert fill.check(spec, "grad_x", output.grad).rel_l2 < 1e-5
+    assert_published(spec, "grad_x", output.grad, 1e-4)  # in float64 for the same reason
 
 
 # What every judge promises
@@ -86,7 +88,7 @@ def test_lpips_agrees_with_the_published_loss_and_gradient(perceptual: tuple[LPI
 @torch.no_grad()
 def test_one_image_at_a_time_gives_the_same_embedding(moco: MoCo) -> None:
     images = fill.inputs("moco_resnet50")["y"]
-    assert torch.allclose(moco.embed(images[:1]), moco.embed(images)[:1], atol=1e-6)
+    assert_close_l2(moco.embed(images[:1]), moco.embed(images)[:1], 1e-5)
     assert Similarity(moco)(images[:1], images[:1]).shape == (1,)
 
 
@@ -155,7 +157,7 @@ def test_the_distance_as_a_map_is_the_packages() -> None:
     with torch.no_grad():
         found = distance.spatial(x, y)
         distance.package.spatial = True
-        assert torch.allclose(found, distance.package(x, y), rtol=1e-5, atol=1e-7)
+        assert_close_l2(found, distance.package(x, y), 1e-5)
     assert found.shape == (2, 1, 48, 64)
 
 
@@ -168,7 +170,7 @@ def test_distance_on_a_trunk_is_the_package_without_learned_weights_per_layer() 
             return list(package.net(images))
 
     x, y = torch.rand(2, 2, 3, 64, 64) * 2 - 1
-    assert torch.allclose(5 * TrunkDistance(Trunk())(x, y), package(x, y).flatten(), rtol=1e-5)  # five layers
+    assert_close_l2(5 * TrunkDistance(Trunk())(x, y), package(x, y).flatten(), 1e-5)  # five layers
 
 
 def test_dark_features_leave_the_gradient_finite() -> None:
@@ -189,7 +191,7 @@ def test_lpips_uses_the_heads_of_the_package_and_downloads_nothing(monkeypatch: 
     distance = LPIPS.from_state("alex", whole)
     x = fill.inputs(spec)
     with torch.no_grad():
-        assert torch.allclose(distance(x["x"], x["y"]), distance.package(x["x"], x["y"]).flatten(), rtol=1e-5)
+        assert_close_l2(distance(x["x"], x["y"]), distance.package(x["x"], x["y"]).flatten(), 1e-5)
         assert fill.compare("other heads", distance(x["x"], x["y"]), fill.expected(spec)["loss_each"]).rel_l2 > 0.1
 
 

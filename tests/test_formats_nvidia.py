@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from comparison import assert_close_l2, assert_published
 from golden import fill
 from layouts import nvidia_names, write_nvidia, write_tensorflow
 from lsap.errors import BadValue
@@ -60,7 +61,7 @@ def test_a_pickle_without_mean_latent_clamp_and_noise_is_complete(
     assert again.latent_avg.any()
     w_plus = torch.randn(1, 6, 8)
     assert torch.equal(again(w_plus), again(w_plus, noise="none"))
-    torch.testing.assert_close(again(w_plus), generator(w_plus, noise="none"))
+    assert_close_l2(again(w_plus), generator(w_plus, noise="none"), 1e-5)
 
 
 def test_a_bare_state_dict_of_nvidias_names_loads(generator: Generator, tmp_path: Path) -> None:
@@ -104,11 +105,11 @@ def test_a_tensorflow_pickle_gives_the_generator_that_was_put_into_it(
     ours = again.state_dict()
     for name, tensor in generator.state_dict().items():
         if name.endswith("affine.bias"):  # 1 was taken off and put back
-            torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-6)
+            assert_close_l2(ours[name], tensor, 1e-6)
         else:
             assert torch.equal(ours[name], tensor), name
     w_plus = torch.randn(2, 6, 8)
-    torch.testing.assert_close(again(w_plus), generator(w_plus), rtol=1e-4, atol=1e-4)
+    assert_close_l2(again(w_plus), generator(w_plus), 1e-5)
     assert again.clamp is None
 
 
@@ -136,15 +137,15 @@ def test_the_recipe_in_a_pytorch_pickle_gives_the_published_codes_and_image(
     generator = load_generator(write_nvidia(tmp_path / "ada.pkl", state, monkeypatch), size=256)
     x = fill.inputs(spec)
     w = generator.mapping(x["z"])
-    assert fill.check(spec, "w", w).rel_l2 < 1e-5
-    assert fill.check(spec, "w_psi07", generator.truncate(w, 0.7)).rel_l2 < 1e-5
+    assert_published(spec, "w", w, 1e-5)
+    assert_published(spec, "w_psi07", generator.truncate(w, 0.7), 1e-5)
     truncated = generator.truncate(w, 0.5, cutoff=8)
-    assert fill.check(spec, "w_psi05_cutoff8_last_row", truncated[:, -1]).rel_l2 < 1e-5
+    assert_published(spec, "w_psi05_cutoff8_last_row", truncated[:, -1], 1e-5)
     assert torch.equal(truncated[:, 7], generator.truncate(w, 0.5))
     assert torch.equal(truncated[:, 8], w)
     with torch.no_grad():
         image = generator(x["w_plus"][:1], noise="none")
-    assert fill.check(spec, "image_w_plus_no_noise", image).rel_l2 < 1e-4
+    assert_published(spec, "image_w_plus_no_noise", image, 1e-4)
 
 
 @pytest.mark.slow
@@ -158,6 +159,6 @@ def test_the_recipe_in_a_tensorflow_pickle_gives_the_published_images(
     assert generator.clamp == 256
     x = fill.inputs(spec)
     with torch.no_grad():
-        assert fill.check(spec, "image_w_plus_no_noise", generator(x["w_plus"][:1], noise="none")).rel_l2 < 1e-4
+        assert_published(spec, "image_w_plus_no_noise", generator(x["w_plus"][:1], noise="none"), 1e-4)
         image = generator(generator.mapping(x["z"]))
-    assert fill.check(spec, "image_w", image).rel_l2 < 1e-4
+    assert_published(spec, "image_w", image, 1e-4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from comparison import assert_close_l2
 from lsap.errors import BadValue
 from lsap.generator import PUBLISHED_CHANNELS, Discriminator, Generator, View, freeze, ops, styled_layers
 
@@ -66,16 +67,16 @@ def test_w_is_w_plus_with_equal_rows_and_forward_is_synthesis_of_styles(generato
     w = torch.randn(3, 24)
     image = generator(w)
     assert image.shape == (3, 3, 32, 32)
-    torch.testing.assert_close(generator(w[:, None].repeat(1, generator.n_latent, 1)), image)
-    torch.testing.assert_close(generator.synthesis(generator.styles(w)), image)
+    assert_close_l2(generator(w[:, None].repeat(1, generator.n_latent, 1)), image, 1e-5)
+    assert_close_l2(generator.synthesis(generator.styles(w)), image, 1e-5)
     assert list(generator.styles(w, ["rgb32", "conv4"])) == ["conv4", "rgb32"]
 
 
 def test_truncation_moves_codes_towards_the_mean(generator: Generator) -> None:
     w = torch.randn(2, generator.n_latent, 24)
     assert torch.equal(generator.truncate(w, 1.0), w)
-    torch.testing.assert_close(generator.truncate(w, 0.0), generator.latent_avg.expand_as(w))
-    torch.testing.assert_close(generator.truncate(w, 0.25), 0.25 * w + 0.75 * generator.latent_avg)
+    assert_close_l2(generator.truncate(w, 0.0), generator.latent_avg.expand_as(w), 1e-5)
+    assert_close_l2(generator.truncate(w, 0.25), 0.25 * w + 0.75 * generator.latent_avg, 1e-5)
 
 
 def test_samples_repeat_by_their_own_stream(generator: Generator) -> None:
@@ -86,7 +87,7 @@ def test_samples_repeat_by_their_own_stream(generator: Generator) -> None:
     assert torch.equal(torch.rand(1), expected)  # the global stream was left alone
     assert torch.equal(a, generator.sample_w(4, torch.Generator().manual_seed(1)))
     half = generator.sample_w(4, torch.Generator().manual_seed(1), psi=0.5)
-    torch.testing.assert_close(half, (a + generator.latent_avg) / 2)
+    assert_close_l2(half, (a + generator.latent_avg) / 2, 1e-5)
 
 
 # --- noise and taps
@@ -99,7 +100,7 @@ def test_noise_modes(generator: Generator) -> None:
     assert torch.equal(generator(w), fixed)
     assert torch.equal(generator(w, noise=maps), fixed)
     assert relative(none, fixed) > 1e-3
-    torch.testing.assert_close(generator(w, noise=[torch.zeros_like(m) for m in maps]), none)
+    assert_close_l2(generator(w, noise=[torch.zeros_like(m) for m in maps]), none, 1e-5)
     torch.manual_seed(3)
     first = generator(w, noise="random")
     assert relative(generator(w, noise="random"), first) > 1e-3
@@ -117,7 +118,7 @@ def test_taps_read_add_and_scale_by_name(generator: Generator) -> None:
     assert seen["up16"].shape == (2, 12, 16, 16)
     assert torch.equal(seen["rgb32"], image)
     brighter = generator(w, taps={"rgb32": lambda x: x + 0.5})
-    torch.testing.assert_close(brighter, image + 0.5)
+    assert_close_l2(brighter, image + 0.5, 1e-5)
     after: dict[str, Tensor] = {}
     doubled = generator(w, taps={"conv8": lambda x: 2 * x, "up16": keep(after, "up16")})
     assert relative(doubled, image) > 1e-2
@@ -131,7 +132,7 @@ def test_silencing_features_leaves_the_biases_alone(generator: Generator) -> Non
     centre = image[0, :, 15:17, 15:17].mean((1, 2))
     biases = sum(generator.get_parameter(f"blocks.rgb{r}.bias") for r in (4, 8, 16, 32))
     assert isinstance(biases, Tensor)
-    torch.testing.assert_close(centre, biases, atol=1e-5, rtol=0)
+    assert_close_l2(centre, biases, 1e-5)
 
 
 # --- the two forms of the modulated convolution
@@ -139,7 +140,7 @@ def test_silencing_features_leaves_the_biases_alone(generator: Generator) -> Non
 
 def test_shared_and_per_sample_convolutions_agree_in_values_and_gradients(generator: Generator) -> None:
     codes = torch.randn(3, generator.n_latent, 24)
-    assert relative(generator.use(ops.per_sample)(codes), generator.use(ops.shared)(codes)) < 1e-5
+    assert_close_l2(generator.use(ops.per_sample)(codes), generator.use(ops.shared)(codes), 1e-5)
     # Gradients in float64: in float32 a feature within rounding of 0 may fall on either side of the leaky ReLU.
     generator.double().requires_grad_(True)
     codes = codes.double()
@@ -153,12 +154,12 @@ def test_shared_and_per_sample_convolutions_agree_in_values_and_gradients(genera
         gradients = {n: p.grad.clone() for n, p in generator.named_parameters() if p.grad is not None}
         results.append((image.detach(), leaf.grad, gradients))
     (image_a, code_a, weights_a), (image_b, code_b, weights_b) = results
-    assert relative(image_a, image_b) < 1e-5
-    assert relative(code_a, code_b) < 1e-5
+    assert_close_l2(image_a, image_b, 1e-12)
+    assert_close_l2(code_a, code_b, 1e-12)
     assert weights_a.keys() == weights_b.keys()
     assert "blocks.up16.weight" in weights_a
     for name, gradient in weights_a.items():
-        assert relative(gradient, weights_b[name]) < 1e-5, name
+        assert_close_l2(gradient, weights_b[name], 1e-11, name=name)
 
 
 def test_one_modulated_convolution_by_hand() -> None:
@@ -296,6 +297,6 @@ def test_spread_sees_the_variety_of_strided_groups() -> None:
     network = Discriminator(8, {4: 4, 8: 4}, minibatch_std=2)
     features = torch.tensor([0.0, 5.0, 2.0, 5.0]).view(4, 1, 1, 1).expand(4, 3, 2, 2)
     # Groups are images {0, 2} and {1, 3}: deviations 1 and (nearly) 0.
-    torch.testing.assert_close(network.spread(features), torch.tensor([1.0, 1e-4, 1.0, 1e-4]), atol=1e-6, rtol=0)
+    assert_close_l2(network.spread(features), torch.tensor([1.0, 1e-4, 1.0, 1e-4]), 1e-5)
     with pytest.raises(BadValue, match="3 images does not divide into groups of 2"):
         network(torch.zeros(3, 3, 8, 8))

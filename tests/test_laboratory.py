@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from comparison import assert_close_l2
 from lsap.cli import composed
 from lsap.demo import Portraits, factors, portraits
 from lsap.demo.extras import Extras
@@ -24,9 +25,12 @@ from lsap.laboratory import laboratory
 # ---- far portraits
 
 
-def test_far_portraits_follow_from_seed_and_number_alone_and_differ_from_rich_ones() -> None:
+def test_far_portraits_follow_from_seed_and_number_alone_and_differ_from_rich_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     far = Portraits("far", "unit", 24).read(range(24))
-    assert torch.equal(far[5:6], Portraits("far", "unit", 24).read([5]))
+    monkeypatch.setattr("lsap.demo.source._REMEMBERED", {})
+    assert_close_l2(Portraits("far", "unit", 24).read([5]), far[5:6], 1e-3)  # a value may be rounded either way
     assert far.min() >= -1
     assert far.max() <= 1
     rich = Portraits("rich", "unit", 24).read(range(24))
@@ -94,7 +98,7 @@ def test_a_perfect_reconstruction_errs_as_the_reader_does(people: tuple[Portrait
     source, indices = people
     error, own = reconstruction_error(source.read(indices), source, indices, load_factor_reader())
     assert error.shape == (48, factors.COUNT)
-    torch.testing.assert_close(error, own)
+    assert_close_l2(error, own, 1e-5)
     other, _ = reconstruction_error(source.read(indices).roll(1, 0), source, indices, load_factor_reader())
     assert other[:, factors.index("yaw")].mean() > 3 * own[:, factors.index("yaw")].mean()
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from comparison import assert_close_l2
 from lsap.demo import FACTORS, Portraits, factors, portraits
 from lsap.demo.extras import Extras
 from lsap.errors import BadValue
@@ -37,13 +38,14 @@ def test_images_are_in_range_finite_and_of_the_size_asked_for() -> None:
     assert portraits.render(neutral(), size=128).shape == (1, 3, 128, 128)
 
 
-def test_a_portrait_does_not_depend_on_the_others_of_its_batch() -> None:
+def test_a_portrait_does_not_depend_on_the_others_of_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     together = Portraits("rich", "a split of this test", 50).read(range(40))
-    alone = Portraits("rich", "a split of this test", 50, seed=0).read([33])
-    assert torch.equal(together[33], alone[0])
+    monkeypatch.setattr("lsap.demo.source._REMEMBERED", {})
+    alone = Portraits("rich", "a split of this test", 50).read([33])
+    assert_close_l2(alone[0], together[33], 1e-3)  # a value between two of the 256 levels may be rounded either way
     drawn = portraits.render(factors.draw(0, "x", range(40)), Extras.draw(0, "x", range(40)))
     single = portraits.render(factors.draw(0, "x", [33]), Extras.draw(0, "x", [33]))
-    torch.testing.assert_close(drawn[33:34], single, rtol=0, atol=1e-5)
+    assert_close_l2(drawn[33:34], single, 1e-5)
 
 
 def test_splits_and_seeds_hold_different_people() -> None:
@@ -64,7 +66,7 @@ def test_factors_are_uniform_and_uncorrelated() -> None:
 def test_factors_of_z_ignore_its_length_and_are_nearly_uniform() -> None:
     z = torch.randn(4000, 128)
     truth = factors.from_z(z)
-    torch.testing.assert_close(truth, factors.from_z(7 * z), rtol=0, atol=1e-5)
+    assert_close_l2(truth, factors.from_z(7 * z), 1e-5)
     assert (truth.mean(0) - 0.5).abs().max() < 0.03
     assert (truth.std(0) - factors.STANDARD_DEVIATION).abs().max() < 0.02
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from comparison import assert_close_l2, assert_published
 from golden import fill
 from lsap.data import ImageFolder
 from lsap.errors import BadValue
@@ -37,9 +38,9 @@ def test_images_are_resized_as_published(tmp_path: Path) -> None:
     for name in ("photo", "photo_big"):
         write(tmp_path / name / "0.png", x[name])
         images = ImageFolder(tmp_path / name, (256, 256)).read([0])
-        assert fill.check(spec, f"{name}_256", images[0]).rel_l2 < 1e-6
+        assert_published(spec, f"{name}_256", images[0], 1e-5)
     car = ImageFolder(tmp_path / "photo_big", (192, 256)).read([0])
-    assert fill.check(spec, "photo_big_car", car[0]).rel_l2 < 1e-6
+    assert_published(spec, "photo_big_car", car[0], 1e-5)
 
 
 def test_saved_pictures_are_seen_and_measured_as_published(tmp_path: Path) -> None:
@@ -47,14 +48,14 @@ def test_saved_pictures_are_seen_and_measured_as_published(tmp_path: Path) -> No
     x = fill.inputs(spec)
     truncated = (x["generated"][0].clamp(-1, 1) + 1) / 2 * 255  # the released code cuts where ours rounds
     shown = picture(write(tmp_path / "0.png", truncated))[None]
-    assert fill.check(spec, "quantised", shown).rel_l2 < 1e-6
+    assert_published(spec, "quantised", shown, 1e-5)
     seen = PSP.seen(shown)
-    assert fill.check(spec, "quantised_256", seen).rel_l2 < 1e-6
+    assert_published(spec, "quantised_256", seen, 1e-5)
     write(tmp_path / "images" / "0.png", x["photo_big"])
     target = ImageFolder(tmp_path / "images", (256, 256)).read([0])
-    assert fill.check(spec, "mse", MSE().each(seen, target)).rel_l2 < 1e-6
+    assert_published(spec, "mse", MSE().each(seen, target), 1e-5)
     ratio = PSNR().each(seen, target)
-    assert fill.check(spec, "psnr", ratio - 10 * math.log10(2)).rel_l2 < 1e-6, "published with 2 as the squared peak"
+    assert_published(spec, "psnr", ratio - 10 * math.log10(2), 1e-5)  # published with 2 as the squared peak
 
 
 def test_rounding_instead_of_cutting_moves_the_error_by_less_than_a_hundredth() -> None:
@@ -72,7 +73,7 @@ def test_edits_are_seen_as_if_they_had_been_saved(tmp_path: Path) -> None:
     images = 2.4 * torch.rand(1, 3, 64, 64) - 1.2
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round()
     file = picture(write(tmp_path / "0.png", pixels[0]))[None]
-    torch.testing.assert_close(PSP.drawn(images), PSP.seen(file), rtol=0, atol=1e-6)
+    assert_close_l2(PSP.drawn(images), PSP.seen(file), 1e-5)
     assert PSP.drawn(images).shape[-2:] == (256, 256)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from comparison import assert_close_l2, assert_published
 from golden import fill
 from lsap.embedding import AllRows, PSPEncoder, PyramidEncoder, SmallPSPEncoder, SmallPyramidEncoder, WEncoder
 from lsap.errors import BadValue
@@ -23,8 +24,8 @@ def test_codes_agree_with_published_psp() -> None:
     state = fill.state_dict(spec, "encoder") | {"latent_avg": x["latent_avg"]}
     encoder.load_state_dict(state, assign=True)
     encoder.eval()
-    assert fill.check(spec, "codes", encoder.offsets(x["image"])).rel_l2 < 1e-5
-    assert fill.check(spec, "w_plus", encoder(x["image"])).rel_l2 < 1e-5
+    assert_published(spec, "codes", encoder.offsets(x["image"]), 1e-5)
+    assert_published(spec, "w_plus", encoder(x["image"]), 1e-5)
 
 
 @pytest.mark.slow
@@ -35,7 +36,7 @@ def test_codes_agree_with_the_published_encoder_of_one_w() -> None:
         encoder = WEncoder(14)
     encoder.load_state_dict(fill.state_dict(spec, "encoder") | {"latent_avg": torch.zeros(14, 512)}, assign=True)
     codes = encoder.eval()(fill.inputs(spec)["image"])
-    assert fill.check(spec, "codes", codes[:, 0]).rel_l2 < 1e-5
+    assert_published(spec, "codes", codes[:, 0], 1e-5)
     assert torch.equal(codes, codes[:, :1].expand(-1, 14, -1))
 
 
@@ -66,8 +67,8 @@ def pair() -> tuple[SmallPyramidEncoder, SmallPSPEncoder]:
 def test_rows_stand_alone_where_e4e_adds_them_to_the_first(pair: tuple[SmallPyramidEncoder, SmallPSPEncoder]) -> None:
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     progressive, independent = (encoder(images) - encoder.latent_avg for encoder in pair)
-    assert torch.allclose(independent[:, :1], progressive[:, :1], atol=1e-4)
-    assert torch.allclose(independent[:, 1:], progressive[:, 1:] - progressive[:, :1], atol=1e-4)
+    assert_close_l2(independent[:, :1], progressive[:, :1], 1e-5)
+    assert_close_l2(independent[:, 1:], progressive[:, 1:] - progressive[:, :1], 1e-5)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from comparison import assert_close_l2, assert_published
 from golden import fill
 from lsap.errors import BadValue
 from lsap.formats import rosinality
@@ -108,13 +109,13 @@ def test_five_steps_agree_with_the_published_tuning(published: tuple[fill.Spec, 
     run.watch = lambda share, values: losses.append(values["l2"])
     ((end,), failed) = run.tune(pivot, x["target"], False, 0, 1)
     assert not failed
-    assert fill.check(spec, "l2_trajectory", torch.tensor(losses)).rel_l2 < 1e-4
+    assert_published(spec, "l2_trajectory", torch.tensor(losses), 1e-4)
     weights = dict(zip(run.weights, end.variables, strict=True))
     for theirs, ours in AFTER.items():
         shape = spec["outputs"][f"after5.{theirs}"]["shape"]
-        assert fill.check(spec, f"after5.{theirs}", weights[ours].detach().view(shape)).rel_l2 < 1e-3
+        assert_published(spec, f"after5.{theirs}", weights[ours].detach().view(shape), 1e-3)
     image = together(generator, weights, x["w_pivot"]).detach()
-    assert fill.check(spec, "image_after5", image).rel_l2 < 1e-3
+    assert_published(spec, "image_after5", image, 1e-3)
     assert set(weights) == {name for name in dict(generator.named_parameters()) if "mapping" not in name}
 
 
@@ -124,10 +125,10 @@ def test_locality_agrees_with_the_published_regulariser(published: tuple[fill.Sp
     old, new = recipe(spec, "generator"), recipe(spec, "tuned")
     old.latent_avg.copy_(x["w_avg"])
     w = old.truncate(old.mapping(x["z"]), 0.5)
-    assert fill.check(spec, "w_samples", w).rel_l2 < 1e-5
+    assert_published(spec, "w_samples", w, 1e-5)
     codes = around(x["w_pivot"], w[:, None], 30.0)
-    assert fill.check(spec, "morphed", codes).rel_l2 < 1e-5
-    assert fill.check(spec, "morph_norm", (codes - x["w_pivot"]).flatten(1).norm(dim=1)).rel_l2 < 1e-5
+    assert_published(spec, "morphed", codes, 1e-5)
+    assert_published(spec, "morph_norm", (codes - x["w_pivot"]).flatten(1).norm(dim=1), 1e-5)
     seen: list[Tensor] = []
 
     def draw(codes: Tensor, noise: Noise | Any) -> Tensor:
@@ -136,8 +137,8 @@ def test_locality_agrees_with_the_published_regulariser(published: tuple[fill.Sp
 
     local = Locality(lambda_lpips=0, samples=2)
     values = local.penalty(old, draw, codes[None], View(64), nn.Identity())
-    assert fill.check(spec, "image_new", seen[0]).rel_l2 < 1e-4
-    assert fill.check(spec, "regulariser_l2", values["locality_l2"][0]).rel_l2 < 1e-4
+    assert_published(spec, "image_new", seen[0], 1e-4)
+    assert_published(spec, "regulariser_l2", values["locality_l2"][0], 1e-4)
 
 
 # ---- what tuning does
@@ -170,12 +171,12 @@ def test_a_batch_of_four_agrees_with_four_single_runs(generator: Generator, make
     for place in range(4):
         alone = tuned(run, four.select([place]), images[place : place + 1])
         for name, tensor in alone.state.items():
-            assert torch.allclose(tensor[0], whole.state[name][place], rtol=0, atol=1e-6), name
+            assert_close_l2(tensor[0], whole.state[name][place], 1e-6, name=name)
 
 
 def test_several_in_one_pass_agree_with_one_by_one(make: Make, pivots: Inversion, images: Tensor) -> None:
     several, single = (tuned(make(at_once=count), pivots, images) for count in (4, 1))
-    assert torch.allclose(several.render(), single.render(), atol=1e-2)
+    assert_close_l2(several.render(), single.render(), 1e-3)
 
 
 def test_noise_maps_of_the_embedding_are_used(
@@ -185,7 +186,7 @@ def test_noise_maps_of_the_embedding_are_used(
     maps = {f"noise.{layer.name}": torch.randn(4, 1, layer.resolution, layer.resolution).half() for layer in layers}
     noisy = Inversion(pivots.names, pivots.codes, "f", OwnNoise(generator), maps)
     still = tuned(make(lr=1e-9, steps=1), noisy, images)
-    assert torch.allclose(still.render(), noisy.render(), atol=1e-5)
+    assert_close_l2(still.render(), noisy.render(), 1e-5)
     assert not torch.allclose(still.render(), pivots.render(), atol=1e-2)
 
 
@@ -206,7 +207,7 @@ def test_an_image_that_breaks_leaves_alone(make: Make, pivots: Inversion, images
     assert found.failed == {"b": "not a number in step 0 (l2, lpips)"}
     assert found.inversion is not None
     assert found.inversion.names == ("a", "c", "d")
-    assert torch.allclose(found.inversion.render(), whole.render()[[0, 2, 3]], atol=1e-3)
+    assert_close_l2(found.inversion.render(), whole.render()[[0, 2, 3]], 1e-3)
     assert make().refine(pivots.select([1]), images[1:2]).inversion is None
 
 
@@ -243,9 +244,9 @@ def test_a_low_rank_is_the_nearest_of_that_rank() -> None:
     for given in (matrices, matrices.mT):
         left, right = low_rank(given, 3)
         rest = torch.linalg.svdvals(given)[:, 3:].square().sum(1)
-        assert torch.allclose((given - left @ right).square().sum((1, 2)), rest, rtol=1e-4)
+        assert_close_l2((given - left @ right).square().sum((1, 2)), rest, 1e-5)
     left, right = low_rank(matrices[:, :, :1] @ matrices[:, :1], 1)
-    assert torch.allclose(left @ right, matrices[:, :, :1] @ matrices[:, :1], atol=1e-5)
+    assert_close_l2(left @ right, matrices[:, :, :1] @ matrices[:, :1], 1e-5)
 
 
 def test_a_low_rank_takes_less_room_and_costs_accuracy(make: Make, pivots: Inversion, images: Tensor) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from comparison import assert_close_l2, assert_published
 from golden import fill
 from lsap.errors import BadValue, MissingFile
 from lsap.formats import rosinality
@@ -61,7 +62,7 @@ def test_choice_and_masks_agree_with_the_published_ones(published: tuple[fill.Sp
     labels = blown_up(x["segments_8x8"]).floor().long()
     maps = {space: blown_up(x[f"map_8x8_{space}"]) for space in SPACES}
     means, _ = segment_means(labels, torch.cat(list(maps.values()))[:, 0])
-    assert fill.check(spec, "segment_means", means).rel_l2 < 1e-6
+    assert_published(spec, "segment_means", means, 1e-5)
     subset = [0, 1, 2, 4]  # the toolbox leaves F8 out
     for tau in (0.225, 0.25):
         assert fill.check(spec, f"choice_tau{tau}", chosen(means, tau)).max_abs == 0
@@ -69,7 +70,7 @@ def test_choice_and_masks_agree_with_the_published_ones(published: tuple[fill.Sp
         assert fill.check(spec, f"choice_subset_tau{tau}", fewer).max_abs == 0
         found, shares = masks(labels[None], maps, SIZES, tau, square=256, first=0)
         for space, mask in found.items():
-            assert fill.check(spec, f"mask_tau{tau}_{space}", mask).max_abs < 1e-6
+            assert_published(spec, f"mask_tau{tau}_{space}", mask, 1e-5)
         assert shares.sum() == pytest.approx(1)
 
 
@@ -90,15 +91,15 @@ def test_images_with_features_agree_with_the_published_ones(
     def drawn(where: str, spaces: tuple[str, ...] = SPACES[1:]) -> Tensor:
         return recipe(x["w_plus"], taps={f"{where}{SIZES[space]}": added(space) for space in spaces})
 
-    assert fill.check(spec, "image_plain", drawn("after", ())).rel_l2 < 1e-4
-    assert fill.check(spec, "image_ganinverter", drawn("up")).rel_l2 < 1e-4
-    assert fill.check(spec, "image_official_F6_only", drawn("after", ("F6",))).rel_l2 < 1e-4
-    assert fill.check(spec, "image_official", drawn("after")).rel_l2 < 1e-4
+    assert_published(spec, "image_plain", drawn("after", ()), 1e-4)
+    assert_published(spec, "image_ganinverter", drawn("up"), 1e-4)
+    assert_published(spec, "image_official_F6_only", drawn("after", ("F6",)), 1e-4)
+    assert_published(spec, "image_official", drawn("after"), 1e-4)
     # Published edits paste what stood there, masked already; ours keep it unmasked, so that no edit changes nothing.
     state = {f"features.{space}": features for space, features in seen.items()}
     state |= {f"mask.{space}": x[f"soft_mask_{space}"] for space in SIZES}
     edited = PastedFeatures(recipe, SPACES[1:])(x["w_plus"] + x["edit"], state)
-    assert fill.check(spec, "image_official_edit", edited).rel_l2 < 1e-4
+    assert_published(spec, "image_official_edit", edited, 1e-4)
 
 
 @pytest.mark.slow
@@ -107,18 +108,18 @@ def test_priors_and_rate_agree_with_the_published_ones(
 ) -> None:
     spec, x = published
     w = recipe.mapping(x["z"])
-    assert fill.check(spec, "mean_w", w.mean(0)).rel_l2 < 1e-5
+    assert_published(spec, "mean_w", w.mean(0), 1e-5)
     center, covariance = LatentPrior.fitted(w.double())
-    assert fill.check(spec, "mean_v", center).rel_l2 < 1e-5
-    assert fill.check(spec, "cov_v", covariance).rel_l2 < 1e-5
+    assert_published(spec, "mean_v", center, 1e-5)
+    assert_published(spec, "cov_v", covariance, 1e-5)
     prior = LatentPrior(recipe, samples=1000)
     prior.center, prior.precision = center, torch.linalg.inv(covariance)
-    assert fill.check(spec, "mvg", prior(x["w_plus_mvg"].double())[0]).rel_l2 < 1e-3
+    assert_published(spec, "mvg", prior(x["w_plus_mvg"].double())[0], 1e-3)
     codes = x["w_plus_mvg"]
     delta = Delta()(Fit(codes, codes, codes, None, 13))
-    assert fill.check(spec, "delta", delta[0]).rel_l2 < 1e-5
+    assert_published(spec, "delta", delta[0], 1e-5)
     rates = torch.tensor([learning_rate(step / 1001, 0.05) for step in range(0, 1001, 50)])
-    assert fill.check(spec, "lr_schedule", rates).max_abs < 1e-7
+    assert_published(spec, "lr_schedule", rates, 1e-6)
 
 
 @pytest.mark.slow
@@ -132,12 +133,12 @@ def test_the_published_predictor_is_loaded_and_agrees(tmp_path: Path) -> None:
     assert predictor.spaces == SPACES
     with torch.no_grad():
         features = predictor.base(x["image"])
-        assert fill.check(spec, "features", features).rel_l2 < 1e-4
+        assert_published(spec, "features", features, 1e-4)
         for space in SPACES:
-            assert fill.check(spec, f"map_{space}", predictor.heads[space](features)).rel_l2 < 1e-4
+            assert_published(spec, f"map_{space}", predictor.heads[space](features), 1e-4)
         features = predictor.base(x["image_car"])
-        assert fill.check(spec, "features_car", features).rel_l2 < 1e-4
-        assert fill.check(spec, "map_car_F6", predictor.heads["F6"](features)).rel_l2 < 1e-4
+        assert_published(spec, "features_car", features, 1e-4)
+        assert_published(spec, "map_car_F6", predictor.heads["F6"](features), 1e-4)
 
 
 # ---- segments
@@ -337,7 +338,7 @@ def test_saved_and_reloaded_it_draws_and_edits_the_same_to_the_bit(
     assert {tensor.dtype for tensor in found.state.values()} == {torch.float16}
     moved = (found.render(edited) - found.render()).abs().mean((0, 1, 2))
     free = (generator(edited) - generator(found.codes)).abs().mean((0, 1, 2))
-    assert torch.allclose(moved[:12], free[:12], rtol=1e-3), "edits act where codes draw"
+    assert_close_l2(moved[:12], free[:12], 1e-3)  # edits act where codes draw
     assert moved[40:].mean() < 0.98 * free[40:].mean(), "and less where coarse features were put in their place"
 
 
@@ -348,7 +349,7 @@ def test_what_is_kept_draws_what_was_optimised(make: Make, begun: Inversion, ima
         running, _ = run.optimised(begun, images, placed, False)
     with torch.no_grad():
         last = run.drawn(running, {"F4": running.variables[1]}, {})
-    assert torch.allclose(refined(make(), begun, images).render(), last, atol=5e-3)
+    assert_close_l2(refined(make(), begun, images).render(), last, 1e-3)
 
 
 def test_a_batch_of_four_agrees_with_four_single_runs(generator: Generator, make: Make, begun: Inversion) -> None:
@@ -359,9 +360,9 @@ def test_a_batch_of_four_agrees_with_four_single_runs(generator: Generator, make
     whole = refined(run, four, images)
     for place in range(4):
         alone = refined(run, four.select([place]), images[place : place + 1])
-        assert torch.allclose(alone.codes[0], whole.codes[place], rtol=0, atol=1e-6)
+        assert_close_l2(alone.codes[0], whole.codes[place], 1e-6)
         for name, tensor in alone.state.items():
-            assert torch.allclose(tensor[0], whole.state[name][place], rtol=0, atol=1e-6), name
+            assert_close_l2(tensor[0], whole.state[name][place], 1e-6, name=name)
 
 
 def test_noise_maps_of_the_embedding_are_used(
@@ -373,7 +374,7 @@ def test_noise_maps_of_the_embedding_are_used(
     maps = {f"noise.{layer.name}": torch.randn(4, 1, layer.resolution, layer.resolution).half() for layer in layers}
     noisy = Inversion(begun.names, begun.codes, "f", OwnNoise(generator), maps)
     still = refined(make(steps=1), noisy, images)  # the first update has rate 0
-    assert torch.allclose(still.render(), noisy.render(), atol=2e-2)
+    assert_close_l2(still.render(), noisy.render(), 1e-3)
     assert not torch.allclose(still.render(), begun.render(), atol=0.1)
 
 
@@ -384,7 +385,7 @@ def test_an_image_that_breaks_leaves_alone(make: Make, begun: Inversion, images:
     assert found.failed == {"b": "not a number in step 0 (l2, lpips)"}
     assert found.inversion is not None
     assert found.inversion.names == ("a", "c", "d")
-    assert torch.allclose(found.inversion.render(), whole.render()[[0, 2, 3]], atol=1e-2)
+    assert_close_l2(found.inversion.render(), whole.render()[[0, 2, 3]], 1e-3)
     assert make().refine(begun.select([1]), images[1:2]).inversion is None
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from comparison import assert_close_l2, assert_published
 from golden import fill
 from lsap.alignment import NormalizedStyleSpace, normalize, nscd, style_layers
 from lsap.errors import BadValue
@@ -54,8 +55,8 @@ def test_every_normalised_style_has_unit_length_and_the_same_direction(generator
     unit = normalize(styles)
     assert list(unit) == list(styles)
     for name, style in styles.items():
-        torch.testing.assert_close(unit[name].norm(dim=1), torch.ones(5))
-        torch.testing.assert_close(unit[name] * style.norm(dim=1, keepdim=True), style)
+        assert_close_l2(unit[name].norm(dim=1), torch.ones(5), 1e-6)
+        assert_close_l2(unit[name] * style.norm(dim=1, keepdim=True), style, 1e-6)
     assert all(torch.equal(a, b) for a, b in zip(normalize(list(styles.values())), unit.values(), strict=True))
 
 
@@ -66,7 +67,7 @@ def test_mean_is_that_of_unit_styles_and_is_not_normalised_again(generator: Gene
     space = NormalizedStyleSpace(generator, samples=300, seed=4)
     units = normalize(space.styles(own_codes(generator, 300, seed=4)))
     for mean, unit, norm in zip(space.mean, units, space.norms, strict=True):
-        torch.testing.assert_close(mean, unit.double().mean(0).float())
+        assert_close_l2(mean, unit.double().mean(0).float(), 1e-6)
         assert 0 < norm < 0.999
         assert mean.norm().item() == pytest.approx(norm)
 
@@ -75,7 +76,7 @@ def test_mean_style_does_not_depend_on_chunk_size(generator: Generator) -> None:
     means = [NormalizedStyleSpace(generator, samples=5000, chunk=chunk).mean for chunk in (100, 512, 5000)]
     for other in means[1:]:
         for a, b in zip(means[0], other, strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
+            assert_close_l2(a, b, 1e-5)
 
 
 def test_more_samples_extend_the_same_stream_and_seeds_differ(generator: Generator) -> None:
@@ -211,20 +212,20 @@ def test_style_space_parity_of_styles_anchors_and_alignment_loss() -> None:
     generator.load_state_dict(rosinality.rename(fill.state_dict(spec, "generator")), strict=False)
     space = NormalizedStyleSpace(freeze(generator), samples=1)
     styles = space.styles(x["w_plus"])
-    assert fill.check(spec, "style_w_plus", torch.cat(styles, 1)).rel_l2 < 1e-5
+    assert_published(spec, "style_w_plus", torch.cat(styles, 1), 1e-5)
     samples = space.styles(generator.mapping(x["z"]))
-    assert fill.check(spec, "style_samples", torch.cat(samples, 1)).rel_l2 < 1e-5
+    assert_published(spec, "style_samples", torch.cat(samples, 1), 1e-5)
     mean = [unit.mean(0) for unit in normalize(samples)]
-    assert fill.check(spec, "anchors", torch.cat(mean)).rel_l2 < 1e-5
-    assert fill.check(spec, "anchor_norms", torch.stack([m.norm() for m in mean])).rel_l2 < 1e-5
-    assert fill.check(spec, "similarity", 1 - nscd(styles, mean, reduction="none", anchor="raw")).rel_l2 < 1e-4
-    assert fill.check(spec, "cosine", 1 - nscd(styles, mean, reduction="none", anchor="unit")).rel_l2 < 1e-4
+    assert_published(spec, "anchors", torch.cat(mean), 1e-5)
+    assert_published(spec, "anchor_norms", torch.stack([m.norm() for m in mean]), 1e-5)
+    assert_published(spec, "similarity", 1 - nscd(styles, mean, reduction="none", anchor="raw"), 1e-4)
+    assert_published(spec, "cosine", 1 - nscd(styles, mean, reduction="none", anchor="unit"), 1e-4)
     for stage in (0, 5, 13):
         codes = x["w_plus"].clone().requires_grad_()
         active = slice(0, stage + 1)
         loss = nscd(space.styles(codes)[active], mean[active], reduction="sum", anchor="raw").mean()
         published = loss - (stage + 1)  # the released code leaves out the "1 -"
-        assert fill.check(spec, f"sncd_stage{stage}", published).rel_l2 < 1e-4
+        assert_published(spec, f"sncd_stage{stage}", published, 1e-4)
         delta = sum((codes[:, i] - codes[:, 0]).norm(dim=1).mean() for i in range(1, stage + 1))
         (0.5 * published + 2e-4 * delta).backward()
-        assert fill.check(spec, f"grad_stage{stage}", codes.grad).rel_l2 < 1e-4
+        assert_published(spec, f"grad_stage{stage}", codes.grad, 1e-4)

@@ -25,6 +25,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch import Tensor, nn
 
+from comparison import assert_close_l2
 from conftest import Command
 from lsap import fitting
 from lsap.assembly import Parts
@@ -334,7 +335,8 @@ def test_a_run_can_start_from_another_encoder(start: Start) -> None:
     first = start("max_steps=2")
     second = start("max_steps=1", "lr=1e-12", f"init={first.folder / 'encoder.safetensors'}")
     ours, theirs = (read_state(found.folder / "encoder.safetensors") for found in (first, second))
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+    for name, tensor in ours.items():
+        assert_close_l2(tensor, theirs[name], 1e-6, name=name)
 
 
 # ---- forms of the same computation
@@ -347,7 +349,7 @@ def test_other_forms_of_the_computation_end_with_the_same_weights(start: Start, 
     )
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-5, msg=name)
+        assert_close_l2(tensor, theirs[name], 1e-3, name=name)
 
 
 def test_the_preset_of_low_memory_keeps_the_images_of_a_step() -> None:
