@@ -67,8 +67,8 @@ def stored(
             with torch.no_grad():
                 store.write(batch, rows, inversion, inversion.render())
         kept_config = {
-            "generator": {"_target_": "os.system", "checkpoint": str(generator_file), "size": 32},
-            "view": {"_target_": "os.system", "size": 32},
+            "generator": {"_target_": "lsap.formats.load_generator", "checkpoint": str(generator_file), "size": 32},
+            "view": {"_target_": "lsap.generator.View", "size": 32},
             "image_size": [32, 32],
             "images": str(images),
         }

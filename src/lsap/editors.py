@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from lsap import demo, formats
-from lsap.assembly import plain, present
-from lsap.cli import composed, searchpath
+from lsap.assembly import present
+from lsap.cli import composed, positive, searchpath
 from lsap.editing.discovery import Samples, Slope
 from lsap.editing.effects import FixedStrength, MatchedEach, MatchedOnAverage, Reader, Strengths
 from lsap.editing.readers import LandmarkPose, Probe
@@ -28,10 +29,10 @@ from lsap.formats.codes import read_tensors
 from lsap.formats.directions import FORMAT, is_components
 from lsap.runs import Store
 from lsap.runs.content import changed_images, image_digests
+from lsap.stored_settings import adopt, choice, read_settings, stored_text
 
 SHIPPED = {"demo": Path(demo.__file__).parent / "directions"}  # directions that travel with the project, by domain
 OF_THE_RUN = ("generator", "view", "image_size", "data")  # what an edit takes over from the run that it edits
-OF_ITS_IMAGES = ("images", "split", "count")
 TOLD = 4  # runs that a message names
 SAMPLES = 2048  # that directions are found on where there is no file of them
 MATCHED: dict[str, type[MatchedOnAverage] | type[MatchedEach]] = {"run": MatchedOnAverage, "image": MatchedEach}
@@ -45,10 +46,11 @@ WIDE = 3.0  # strength up to which a direction of unknown range is shown
 def stored_run(config: DictConfig) -> tuple[Store, DictConfig]:
     """The run that `inversions` names, and the configuration completed by its domain, generator and images.
 
-    Of the run's own `config.yaml` only values are taken over, never a class that it names.
+    Of the run's own `config.yaml` only values are taken over; see `stored_settings.adopt`.
 
     Raises:
-        BadValue, MissingFile: no finished run there, or one of another domain than was typed.
+        BadValue, MissingFile: no finished run there, one of another domain than was typed, or one whose `config.yaml`
+            holds what is not taken from a run folder.
     """
     if config.inversions is None:
         raise BadValue("inversions is not set: name a folder that lsap.invert wrote")
@@ -58,25 +60,49 @@ def stored_run(config: DictConfig) -> tuple[Store, DictConfig]:
     store = Store.read(path)
     if left := store.unfinished():
         raise BadValue(f"{store.path}: {len(left)} of its batches are not done; give the command that makes it again")
-    name = str(store.plan.settings.get("domain"))
-    own = store.path / "config.yaml"
-    kept = OmegaConf.load(own) if own.is_file() else OmegaConf.create()
-    assert isinstance(kept, DictConfig)
+    name = choice("domain", store.plan.settings.get("domain"), store.path / "plan.json")
+    file = store.path / "config.yaml"
+    stored = read_settings(file) if file.is_file() else {}
     if "domain" in config:
         if config.domain.name != name:
             raise BadValue(f"domain={config.domain.name}, but {store.path} holds inversions of domain={name}")
         whole = config.copy()
     else:
-        whole = composed("edit", [f"domain={name}"], searchpath=searchpath())
+        whole = composed_for(store.path / "plan.json", "edit", [f"domain={name}"])
         for key in config:
             whole[key] = config[key]
-        for part in OF_THE_RUN:
-            if part in kept:
-                take_over(whole, part, plain(kept[part]))
-    for key in OF_ITS_IMAGES:
-        if config[key] is None and kept.get(key) is not None:
-            whole[key] = kept[key]
+        adopt(whole, stored, file, OF_THE_RUN, hint=f"domain={name} ")
+    adopt_images(whole, stored, file)
     return store, whole
+
+
+def composed_for(source: Path, verb: str, choices: Sequence[str]) -> DictConfig:
+    """The configuration of a command under the choices that a run's file names, which are plain names.
+
+    Raises:
+        BadValue: there is no YAML of such a choice.
+    """
+    try:
+        return composed(verb, choices, searchpath())
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        raise BadValue(
+            f"{source} names {group}={name}, and there is no such {group} here; if it is one of your own, add the "
+            "folder that holds its YAML: --config-dir=FOLDER"
+        ) from error
+
+
+def adopt_images(config: DictConfig, stored: Mapping[str, Any], file: Path) -> None:
+    """Take `images`, `split` and `count` of a run's `config.yaml` where they were not typed.
+
+    Raises:
+        BadValue: they are no text and no number of images, or hold an interpolation.
+    """
+    for key in ("images", "split"):
+        if config[key] is None:
+            config[key] = stored_text(stored, key, file)
+    if config.count is None and stored.get("count") is not None:
+        config.count = positive(f"{file}: count", stored["count"])
 
 
 def no_run(path: Path, outputs: str) -> str:
@@ -100,16 +126,6 @@ def runs_in(folder: Path) -> list[Path]:
 
 def _some(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:TOLD])) + (", …" if len(paths) > TOLD else "")
-
-
-def take_over(config: DictConfig, key: str, value: Any) -> None:
-    """Set a setting and all below it, except for what names a class."""
-    if not isinstance(value, dict):
-        OmegaConf.update(config, key, value, force_add=True)
-        return
-    for name, inner in value.items():
-        if name != "_target_":
-            take_over(config, f"{key}.{name}", inner)
 
 
 def inverted_images(config: DictConfig, parts: InversionParts, store: Store) -> Chosen | None:

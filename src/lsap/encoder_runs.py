@@ -17,6 +17,7 @@ from lsap.fitting import SHORT_PRECISIONS
 from lsap.formats import file_digest, fingerprint
 from lsap.image_identity import GivenImages, names_digest, source_digest
 from lsap.runs import RunFolder
+from lsap.stored_settings import read_settings, stored_value
 
 # What decides the outcome of a run, beside all lambdas, as far as its embedding has it; a change makes another run.
 IDENTITY = (
@@ -88,7 +89,10 @@ def _folder(config: DictConfig, parts: Parts, images: Source, further: Sequence[
 
 def _setting(config: DictConfig, name: str) -> Any:
     """A further setting as it is compared and kept: 32 and 32-true are one precision, 1 and 1.0 one limit."""
-    value = plain(OmegaConf.select(config, name))
+    return _comparable(name, plain(OmegaConf.select(config, name)))
+
+
+def _comparable(name: str, value: Any) -> Any:
     if name == PRECISION:
         return SHORT_PRECISIONS.get(str(value), value)
     return float(value) if name == CLIPPED and isinstance(value, int) else value
@@ -102,9 +106,10 @@ def _finished_with(folder: RunFolder, changed: Mapping[str, Any]) -> bool:
     record, written = folder.read(), folder.path / "config.yaml"
     if record is None or record.status != "finished" or record.settings != folder.settings or not written.is_file():
         return False
-    own = OmegaConf.load(written)
-    assert isinstance(own, DictConfig)
-    return ACCUMULATED not in changed and all(_setting(own, name) == value for name, value in changed.items())
+    own = read_settings(written)
+    return ACCUMULATED not in changed and all(
+        _comparable(name, stored_value(own, name)) == value for name, value in changed.items()
+    )
 
 
 def _mark(config: DictConfig, parts: Parts, name: str) -> str:

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from lsap.assembly import as_written, plain
+from lsap.assembly import as_written
 from lsap.cli import composed, searchpath
 from lsap.data.folder import listing
 from lsap.data.storage import are_images
-from lsap.editors import OF_ITS_IMAGES, OF_THE_RUN, no_run, runs_in, take_over
-from lsap.embedders import Chosen, InversionParts
+from lsap.editors import OF_THE_RUN, adopt_images, composed_for, no_run, runs_in
+from lsap.embedders import Chosen, InversionParts, optimises
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.evaluation.inversions import title
 from lsap.formats import file_digest, read_codes
@@ -29,6 +28,7 @@ from lsap.inversion import FixedNoise, Inversion
 from lsap.runs import Batch, Plan, Store, read_json
 from lsap.runs.content import changed_images, files_digest, image_digests
 from lsap.runs.store import stem
+from lsap.stored_settings import NOT_OF_AN_ENCODER, adopt, choice, component, read_settings, stored_text
 
 CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
 SUFFIXES_OF_CODES = (".safetensors", ".npy", ".npz", ".pt")
@@ -98,88 +98,80 @@ class Entrant:
 def completed(config: DictConfig) -> DictConfig:
     """The configuration with its domain, generator, images and protocol, from the first stored run where not typed.
 
-    Of a run's own `config.yaml` only values are taken over, never a class that it names.
+    Of a run's own `config.yaml` only values are taken over; see `stored_settings.adopt`.
 
     Raises:
-        BadValue, MissingFile: no runs, folders that are not there, or a domain that nobody knows.
+        BadValue, MissingFile: no runs, folders that are not there, an unknown domain, or a `config.yaml` that holds
+            what is not taken from a run folder.
     """
     paths = [path for _, path in named_runs(config)]
     stores = [Store.read(path) for path in paths if (path / "plan.json").is_file()]
     first = stores[0] if stores else None
-    kept = _kept(first)
     typed = config.domain.name if "domain" in config else None
-    name = typed or (first.plan.settings.get("domain") if first is not None else None)
+    name = typed
     if name is None:
-        raise BadValue("none of these runs says which domain it is of; give domain=, as in domain=face")
+        if first is None or first.plan.settings.get("domain") is None:
+            raise BadValue("none of these runs says which domain it is of; give domain=, as in domain=face")
+        name = _choice("domain", first)
     for store in stores:
         if store.plan.settings.get("domain") != name:
             raise BadValue(f"{store.path} holds inversions of domain={store.plan.settings.get('domain')}, not {name}")
-    where = searchpath()
+    file, stored = _kept(first)
     if typed is None or "protocol" not in config:
-        usual = composed("evaluate", [f"domain={name}"], where).domain
+        usual = composed_for(file.parent / "plan.json", "evaluate", [f"domain={name}"]).domain
         chosen = config.protocol.name if "protocol" in config else usual.get("protocol", "psp256")
-        whole = composed("evaluate", [f"domain={name}", f"protocol={chosen}"], where)
+        whole = composed("evaluate", [f"domain={name}", f"protocol={chosen}"], searchpath())
         for key, value in as_written(config).items():
             whole[key] = value
         if typed is None:
-            for part in OF_THE_RUN:
-                if part in kept:
-                    take_over(whole, part, plain(kept[part]))
+            adopt(whole, stored, file, OF_THE_RUN, hint=f"domain={name} ")
     else:
         whole = config.copy()
-    for key in OF_ITS_IMAGES:
-        if config[key] is None and kept.get(key) is not None:
-            whole[key] = kept[key]
+    adopt_images(whole, stored, file)
     return whole
 
 
-def _kept(store: Store | None) -> DictConfig:
-    """The values of a stored run's `config.yaml`."""
-    file = None if store is None else store.path / "config.yaml"
-    found = OmegaConf.load(file) if file is not None and file.is_file() else OmegaConf.create()
-    assert isinstance(found, DictConfig)
-    return found
+def _kept(store: Store | None) -> tuple[Path, dict[str, Any]]:
+    """A stored run's `config.yaml`, and the settings in it; none where there is none."""
+    file = Path() if store is None else store.path / "config.yaml"
+    return file, read_settings(file) if file.is_file() else {}
+
+
+def _choice(group: str, store: Store) -> str:
+    """The choice of a config group that a stored run names; raises BadValue where it is no plain name."""
+    return choice(group, store.plan.settings.get(group), store.path / "plan.json")
 
 
 def embedding_config(store: Store) -> DictConfig:
     """The configuration that a stored run embedded with, its classes those of our own YAML, `checkpoint` its encoder.
 
-    Class names of `encoders`, which settings may hold, are taken over where they are ours.
+    Of an optimisation it is the usual one: nothing of it is taken from the run.
 
     Raises:
-        BadValue: there is no YAML of its embedding, or another encoder lies where its own was.
+        BadValue: there is no YAML of its embedding, another encoder lies where its own was, or its `config.yaml` holds
+            what is not taken from a run folder.
         MissingFile: its encoder's file is gone.
     """
-    kept, settings = _kept(store), store.plan.settings
-    groups = [f"domain={settings['domain']}", f"embedding={settings['embedding']}"]
-    try:
-        whole = composed("invert", groups, searchpath())
-    except MissingConfigException as error:
-        raise BadValue(
-            f"there is no embedding={settings['embedding']} here; add its folder with --config-dir"
-        ) from error
-    take_over_run(whole, kept)
-    if (mark := settings.get("encoder")) is not None:
-        whole.checkpoint = str(_encoder_file(kept, settings, str(mark)))
+    file, stored = _kept(store)
+    groups = [f"{group}={_choice(group, store)}" for group in ("domain", "embedding")]
+    whole = composed_for(store.path / "plan.json", "invert", groups)
+    if optimises(whole):
+        return whole
+    adopt(whole, stored, file, skip=NOT_OF_AN_ENCODER)
+    if (mark := store.plan.settings.get("encoder")) is not None:
+        whole.checkpoint = str(_encoder_file(store, str(mark)))
     return whole
 
 
-def take_over_run(whole: DictConfig, kept: DictConfig) -> None:
-    """Give a configuration the values of a run's own `config.yaml`, but how its embedding was refined and ran."""
-    for key in kept:
-        if str(key) not in ("encoders", "refinement", "trainer", "logger", "hydra"):
-            take_over(whole, str(key), plain(kept[key]))
-    for rule, name in (kept.get("encoders") or {}).items():
-        if isinstance(name, str) and name.startswith("lsap.embedding."):
-            OmegaConf.update(whole, f"encoders.{rule}", name, force_add=True)
-
-
-def _encoder_file(kept: DictConfig, settings: Mapping[str, Any], mark: str) -> Path:
+def _encoder_file(store: Store, mark: str) -> Path:
     """The file of the encoder that a run embedded with."""
-    own = (
-        Path(str(kept.get("outputs"))) / str(settings["domain"]) / str(settings["embedding"]) / str(settings.get("run"))
-    )
-    file = own / "encoder.safetensors" if kept.get("checkpoint") is None else Path(str(kept.checkpoint)).expanduser()
+    source, stored = _kept(store)
+    if (given := stored_text(stored, "checkpoint", source)) is not None:
+        file = Path(given).expanduser()
+    else:
+        run = component("run", store.plan.settings.get("run"), store.path / "plan.json")
+        outputs = Path(stored_text(stored, "outputs", source) or "outputs")
+        file = outputs / _choice("domain", store) / _choice("embedding", store) / run / "encoder.safetensors"
     if not file.is_file():
         raise MissingFile(f"{file}, the encoder of this run, is not there any more")
     if file_digest(file)[: len(mark)] != mark:

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from lsap.data import Source
 from lsap.errors import LsapError
 from lsap.runs import RunFolder
 from lsap.runs.content import content_digest, image_digests, unchanged_since
-from lsap.stored_settings import read_settings
+from lsap.stored_settings import read_settings, stored_value
 
 
 def names_digest(names: Sequence[str]) -> str:
@@ -53,8 +51,8 @@ class GivenImages:
         if not file.is_file():
             return False
         try:
-            stored = OmegaConf.select(OmegaConf.create(read_settings(file)), self.setting)
-        except (LsapError, ValueError):
+            stored = stored_value(read_settings(file), self.setting)
+        except LsapError:
             return False
         if not isinstance(stored, str) or _resolved(stored) != _resolved(self.root):
             return False

@@ -396,7 +396,7 @@ class Inverter:
             config[key] = self.config[key]
         for part in editors.OF_THE_RUN:
             if part in self.config:
-                editors.take_over(config, part, plain(self.config[part]))
+                OmegaConf.update(config, part, plain(self.config[part]), merge=False)
         return config
 
     def _refined(self, name: str, options: Mapping[str, Any]) -> DictConfig:

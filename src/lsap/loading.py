@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.errors import MissingConfigException
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lsap.assembly import device_of
 from lsap.cli import config_dir
 from lsap.embedders import InversionParts, own_run
 from lsap.embedding import RowEncoder
-from lsap.entrants import take_over_run
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.formats import read_card, read_encoder
 from lsap.inverter import Inverter, configured
+from lsap.stored_settings import NOT_OF_AN_ENCODER, adopt, choice, read_settings
 
 ENCODER = "lsap_e"  # the embedding where nobody names one: the paper's
 UNTRAINED = ("embedding=lsap_o_wplus", "steps=100")  # where there is no encoder yet: seconds for an image of 64 px
@@ -81,27 +82,33 @@ def _of_domain(domain: str, settings: Sequence[str], embedding: str | None) -> D
 
 def _of_encoder(path: Path, settings: Sequence[str], domain: str | None, embedding: str | None) -> DictConfig:
     card = read_card(path)
-    domain = domain or card.get("domain")
+    if domain is None and "domain" in card:
+        domain = choice("domain", card["domain"], path)
     if domain is None:
         raise BadValue(
             f"{path} does not say what its images show; give domain=, as in lsap.load({path.name!r}, domain='face')"
         )
-    embedding, generator = embedding or card.get("embedding"), None
+    generator = None
+    if embedding is None and "embedding" in card:
+        embedding = choice("embedding", card["embedding"], path)
     if "embedding" not in card:
         kind = None if embedding is None else _kind(configured([f"domain={domain}", f"embedding={embedding}"]))
         found = read_encoder(path, kind=kind)
-        embedding = embedding or found.kind
+        embedding = embedding or choice("embedding", found.kind, path)
         generator = None if found.generator_state is None else str(path)
     chosen = [f"domain={domain}", f"embedding={embedding}"]
-    config = configured([*chosen, *settings])
+    try:
+        config = configured([*chosen, *settings])
+    except BadValue as error:
+        if not isinstance(error.__cause__, MissingConfigException):
+            raise
+        raise BadValue(
+            f"{path}: {error}; if it is one of your own, add the folder that holds its YAML: --config-dir=FOLDER, or "
+            "in Python the setting 'hydra.searchpath=[file:///FOLDER]'"
+        ) from error
     run = path.with_name("config.yaml")
     if "embedding" in card and run.is_file():
-        kept, typed = OmegaConf.load(run), config
-        assert isinstance(kept, DictConfig)
-        config = configured(chosen)
-        take_over_run(config, kept)
-        for key in _keys(settings):
-            OmegaConf.update(config, key, OmegaConf.select(typed, key), force_add=True)
+        adopt(config, read_settings(run), run, skip=NOT_OF_AN_ENCODER, typed=_keys(settings))
     elif generator is not None and "generator.checkpoint" not in _keys(settings):
         config.generator.checkpoint = generator
     config.checkpoint = str(path)

@@ -353,7 +353,10 @@ class Store:
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']!r}")
             digests = dict(found.get("digests", {}))
-            return Plan(tuple(found["names"]), int(found["batch_size"]), dict(found["settings"]), digests)
+            names = tuple(map(str, found["names"]))
+            if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
+                raise ValueError(f"the image name {outside[0]!r} leads out of the folder")
+            return Plan(names, int(found["batch_size"]), dict(found["settings"]), digests)
         except (KeyError, TypeError, ValueError) as error:
             raise BadValue(f"{file} is no plan of lsap ({error}); move that folder away") from error
 
