@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from comparison import assert_close_l2
 from conftest import Command
 from lsap import compare
 from lsap.assembly import Parts
@@ -266,7 +267,8 @@ def test_training_goes_on_from_another_embedding_of_the_same_rule(start: Start, 
     file = unbroken("e4e").folder / "encoder.safetensors"
     aligned = start("lsap_e", "max_steps=1", "lr=1e-12", "stages.start=0", "stages.every=0", f"init={file}")
     ours, theirs = (read_state(path) for path in (aligned.folder / "encoder.safetensors", file))
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
+    for name, tensor in theirs.items():
+        assert_close_l2(ours[name], tensor, 1e-6, floor=1e-2, name=name)
 
 
 def test_an_encoder_of_another_rule_is_refused(start: Start, unbroken: Start) -> None:

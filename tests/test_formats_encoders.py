@@ -233,7 +233,7 @@ def test_a_checkpoint_of_the_recipe_gives_the_published_codes(
     with torch.no_grad():
         codes = encoder.eval()(x["image"])
     if case == "encoder_w_single":
-        assert_published(spec, "codes", codes[:, 0], 1e-5)
+        assert_published(spec, "codes", codes[:, 0], 1e-4)
     else:
         output = "w_plus" if case == "encoder_psp_256" else "w_plus_inference"
-        assert_published(spec, output, codes, 1e-5)
+        assert_published(spec, output, codes, 1e-4)

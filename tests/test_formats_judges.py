@@ -28,7 +28,7 @@ def test_curricularface_agrees_with_the_published_judge(curricular: dict[str, to
     spec = fill.load("curricularface_ir101")
     torch.save(curricular, tmp_path / "CurricularFace_Backbone.pth")
     judge = load_curricularface(tmp_path / "CurricularFace_Backbone.pth")
-    assert_published(spec, "embedding", judge.embed_faces(fill.inputs(spec)["face_112"]), 1e-5)
+    assert_published(spec, "embedding", judge.embed_faces(fill.inputs(spec)["face_112"]), 1e-4)
     assert not any(module.training for module in judge.modules())
     assert judge.label == "identity (CurricularFace IR-101)"
 

@@ -50,7 +50,7 @@ def test_rosinality_256_parity_of_codes_features_and_images() -> None:
     small = rosinality_generator(spec, 256, built=8)
     seen["rgb8"] = small(w, taps={name: keep(seen, name) for name in published})
     for name, output in {**published, "rgb8": "act_to_rgbs_0"}.items():
-        assert_published(spec, output, seen[name], 1e-5)
+        assert_published(spec, output, seen[name], 2e-5)
 
 
 @pytest.mark.slow

@@ -110,10 +110,10 @@ def published() -> PublishedConsultation:
 def test_networks_agree_with_the_published_ones(published: PublishedConsultation) -> None:
     x = fill.inputs(CASE)
     residual, image = x["six_channels"].split(3, 1)
-    assert_published(CASE, "aligned_six", published.align(residual, image), 1e-5)
+    assert_published(CASE, "aligned_six", published.align(residual, image), 1e-4)
     gates, additions = published.conditions(x["image"])
-    assert_published(CASE, "residue_scale", gates, 1e-5)
-    assert_published(CASE, "residue_shift", additions, 1e-5)
+    assert_published(CASE, "residue_scale", gates, 1e-4)
+    assert_published(CASE, "residue_shift", additions, 1e-4)
 
 
 @pytest.mark.slow

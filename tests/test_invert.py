@@ -20,6 +20,7 @@ from pytorch_lightning import LightningModule, Trainer
 from safetensors import safe_open
 from torch import Tensor
 
+from comparison import assert_close_l2
 from conftest import Command
 from lsap import invert as verb
 from lsap.assembly import device_of
@@ -297,7 +298,7 @@ def test_an_image_that_breaks_is_left_out_alone(
     names, codes = Store.read(run.folder).codes()
     assert names == ["000.png", "002.png"]
     untouched = Store.read(whole).codes()[1]
-    assert torch.allclose(codes, untouched[[0, 2]], atol=1e-4)
+    assert_close_l2(codes, untouched[[0, 2]], 1e-3)
 
 
 def test_a_batch_that_is_too_large_names_the_setting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +374,7 @@ def test_a_trained_encoder_is_found_by_its_settings(own: list[str], images: Path
         f"images={images}", "init=encoder", f"checkpoint={file}", "images_per_batch=7",
     ])  # fmt: skip
     started = invert(first)
-    assert torch.allclose(Store.read(started.folder).codes()[1], Store.read(run.folder).codes()[1], atol=1e-5)
+    assert_close_l2(Store.read(started.folder).codes()[1], Store.read(run.folder).codes()[1], 1e-4)
 
 
 def test_an_optimisation_may_go_on_from_stored_codes(start: Start, unbroken: Inverted, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_parity_with_the_published_metric(encoder: PyramidEncoder, generator: Ge
 
     seen: dict[str, Tensor] = {}
     first = distances(x["images"][:2], View(256), seen)
-    assert_published(spec, "codes", seen["codes"], 1e-5)
+    assert_published(spec, "codes", seen["codes"], 1e-4)
     assert_published(spec, "edited_images", seen["edited_images"], 1e-4)
-    assert_published(spec, "codes_back", seen["codes_back"], 1e-5)
+    assert_published(spec, "codes_back", seen["codes_back"], 1e-4)
     assert_published(spec, "distance_each", first, 1e-5)
     whole = torch.cat([first, distances(x["images"][2:], View(256), {})])
     for batch in (1, 2):

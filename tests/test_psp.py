@@ -24,8 +24,8 @@ def test_codes_agree_with_published_psp() -> None:
     state = fill.state_dict(spec, "encoder") | {"latent_avg": x["latent_avg"]}
     encoder.load_state_dict(state, assign=True)
     encoder.eval()
-    assert_published(spec, "codes", encoder.offsets(x["image"]), 1e-5)
-    assert_published(spec, "w_plus", encoder(x["image"]), 1e-5)
+    assert_published(spec, "codes", encoder.offsets(x["image"]), 1e-4)
+    assert_published(spec, "w_plus", encoder(x["image"]), 1e-4)
 
 
 @pytest.mark.slow
@@ -36,7 +36,7 @@ def test_codes_agree_with_the_published_encoder_of_one_w() -> None:
         encoder = WEncoder(14)
     encoder.load_state_dict(fill.state_dict(spec, "encoder") | {"latent_avg": torch.zeros(14, 512)}, assign=True)
     codes = encoder.eval()(fill.inputs(spec)["image"])
-    assert_published(spec, "codes", codes[:, 0], 1e-5)
+    assert_published(spec, "codes", codes[:, 0], 1e-4)
     assert torch.equal(codes, codes[:, :1].expand(-1, 14, -1))
 
 

@@ -336,7 +336,7 @@ def test_a_run_can_start_from_another_encoder(start: Start) -> None:
     second = start("max_steps=1", "lr=1e-12", f"init={first.folder / 'encoder.safetensors'}")
     ours, theirs = (read_state(found.folder / "encoder.safetensors") for found in (first, second))
     for name, tensor in ours.items():
-        assert_close_l2(tensor, theirs[name], 1e-6, name=name)
+        assert_close_l2(tensor, theirs[name], 1e-6, floor=1e-2, name=name)
 
 
 # ---- forms of the same computation
