@@ -624,6 +624,18 @@ def test_classes_that_the_user_names_again_are_taken(copied: Copied) -> None:
     assert lsap.load(copied.trained, f"encoders.progressive={name}").config.encoder._target_ == name
 
 
+def test_a_refusal_names_the_option_as_it_is_typed(copied: Copied) -> None:
+    rows = [{"_target_": "builtins.int", "_args_": ["8"]}, {"_target_": "builtins.int", "_args_": ["24"]}]
+    copied.plant(put("view.rows", rows))
+    line = refusal(lambda: lsap.load(copied.trained))
+    assert line is not None
+    assert "name it again: +view.rows=…" in line
+    assert list(lsap.load(copied.trained, "+view.rows=[8,24]").config.view.rows) == [8, 24]
+    line = refusal(lambda: stored_run(composed("edit", [f"inversions={copied.inverted}"])))
+    assert line is not None
+    assert "name it again: domain=church +view.rows=…" in line
+
+
 def test_an_encoder_of_the_registry_is_taken(copied: Copied) -> None:
     """The genuine run names another one than the domain does; both ways of naming it work."""
     assert lsap.load(copied.trained).config.encoder._target_ == "lsap.embedding.SmallPyramidEncoder"

@@ -194,7 +194,7 @@ def _changes(
             continue
         if name not in own:
             if name.startswith("_") or _names_class(value):
-                raise _refused(source, dotted, value, None, hint)
+                raise _refused(source, dotted, value, None, f"{hint}+")
             unknown.append(dotted)
             continue
         there = own[name]
