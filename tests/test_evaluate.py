@@ -25,7 +25,7 @@ from lsap.errors import BadValue, MissingFile
 from lsap.evaluation.protocols import saved
 from lsap.inversion import FixedNoise, Inversion
 from lsap.pipelines.build import Parts, trained
-from lsap.pipelines.evaluation import evaluator as contest
+from lsap.pipelines.evaluation import evaluator as evaluator
 from lsap.pipelines.evaluation.evaluate import evaluate
 from lsap.pipelines.evaluation.evaluator import discriminator
 from lsap.pipelines.evaluation.methods import embedding_config
@@ -420,7 +420,7 @@ def test_what_was_measured_is_not_measured_again(
         raise AssertionError("measured again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(contest.MSE, "each", refuse)
+        patch.setattr(evaluator.MSE, "each", refuse)
         patch.setattr("lsap.pipelines.evaluation.edit_metrics.searched", refuse)
         after = results(start(first, of=chosen))
         with pytest.raises(AssertionError, match="measured again"):
@@ -449,8 +449,8 @@ def test_judges_are_hashed_once_and_photographs_seen_once_for_all_methods(
         hashed.append(type(judge).__name__)
         return fingerprint(judge)
 
-    monkeypatch.setattr(contest, "fingerprint", mark)
-    monkeypatch.setattr(contest.Contest, "_inception", Features())
+    monkeypatch.setattr(evaluator, "fingerprint", mark)
+    monkeypatch.setattr(evaluator.Evaluator, "_inception", Features())
     chosen = [f"direction={direction}", "effect=0.2"]
     both = results(start(first, second, of=chosen))["table"]
     assert hashed.count("Averages") == 1
@@ -472,7 +472,7 @@ def test_a_damaged_file_of_a_run_is_named(start: Start, stored: Callable[..., Pa
 
 
 def test_an_evaluation_that_was_stopped_goes_on(start: Start, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, counted = contest.MSE.each, 0
+    whole, counted = evaluator.MSE.each, 0
 
     def stop(*arguments: Any) -> Tensor:
         nonlocal counted
@@ -481,7 +481,7 @@ def test_an_evaluation_that_was_stopped_goes_on(start: Start, first: Path, monke
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(contest.MSE, "each", stop)
+    monkeypatch.setattr(evaluator.MSE, "each", stop)
     with pytest.raises(KeyboardInterrupt):
         start(first, of=["chunk=2"])
     start(first, of=["chunk=2"])

@@ -37,7 +37,7 @@ from lsap.pipelines.comparison import compare
 from lsap.pipelines.editing.setup import stored_run
 from lsap.pipelines.evaluation.edit_metrics import reembedding
 from lsap.pipelines.evaluation.evaluate import evaluate
-from lsap.pipelines.evaluation.methods import Entrant, completed
+from lsap.pipelines.evaluation.methods import MethodOutputs, completed
 from lsap.pipelines.inversion import invert
 from lsap.pipelines.run_identity import encoders as encoder_runs
 from lsap.pipelines.run_identity.images import GivenImages
@@ -343,7 +343,7 @@ def evaluation(inverted: Path, *more: str) -> DictConfig:
 
 def embed_again(inverted: Path, parts: Any) -> object:
     """What LEC does first: the encoder of a stored run, built anew."""
-    return reembedding(Entrant("run", inverted, {}, Store.read(inverted)), parts)
+    return reembedding(MethodOutputs("run", inverted, {}, Store.read(inverted)), parts)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from comparison import assert_close_l2
 from lsap.alignment import NormalizedStyleSpace, nscd
 from lsap.evaluation import codes, ranking
-from lsap.evaluation.codes import Places
+from lsap.evaluation.codes import LatentDistances
 from lsap.evaluation.columns import Measure
 from lsap.evaluation.ranking import spearman
 from lsap.evaluation.ranks import rank_correlations
@@ -111,7 +111,7 @@ def test_rivals_of_nscd_are_what_they_say() -> None:
     torch.manual_seed(1)
     generator = Generator(16, style_dim=12, mapping_layers=2, channels={4: 8, 8: 8, 16: 8}, mapping_lr=1.0).eval()
     space = NormalizedStyleSpace(generator, samples=200)
-    places = Places(space, lambda w: w.sum(-1), samples=500)
+    places = LatentDistances(space, lambda w: w.sum(-1), samples=500)
     w_plus = torch.randn(3, generator.n_latent, 12)
     found = places(w_plus)
     assert found.keys() == places.labels.keys()

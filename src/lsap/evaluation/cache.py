@@ -15,7 +15,7 @@ from lsap.runs import write_json
 Rows = dict[str, Row]  # image name → key → number or None
 
 
-class Kept:
+class MetricCache:
     """The numbers of one method under one set of rules.
 
     Args:

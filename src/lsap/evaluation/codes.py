@@ -12,7 +12,7 @@ from lsap.alignment import NormalizedStyleSpace, nscd
 from lsap.evaluation.metrics import code_values
 
 
-class Places:
+class LatentDistances:
     """How far single codes lie from the generator's own, by NSCD and by its rivals; what may predict editability.
 
     The paper measures in the normalised style space and not in W or S (section 4.1). Here the same cosine distance is
@@ -42,7 +42,7 @@ class Places:
             "s_length": "distance in S",
         }
         if discriminator is not None:
-            self.labels["suspicion"] = "suspicion of e4e's discriminator"
+            self.labels["suspicion"] = "discriminator loss (e4e)"
         generator = space.generator
         with torch.no_grad():
             w = generator.sample_w(samples, torch.Generator().manual_seed(space.seed))

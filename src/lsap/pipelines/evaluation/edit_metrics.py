@@ -19,7 +19,7 @@ from lsap.editing.effects import Reader, incremental
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError
 from lsap.evaluation import protocols
-from lsap.evaluation.cache import Kept, Rows
+from lsap.evaluation.cache import MetricCache, Rows
 from lsap.evaluation.editability import round_trip
 from lsap.evaluation.metrics import Identity
 from lsap.evaluation.rows import by_name
@@ -27,7 +27,7 @@ from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
 from lsap.pipelines.editing import setup as editors
 from lsap.pipelines.editing.edits import Edit, Work, digest, reader_label, searched, strengths_on
-from lsap.pipelines.evaluation.methods import Bare, Entrant, embedding_config
+from lsap.pipelines.evaluation.methods import Bare, MethodOutputs, embedding_config
 from lsap.pipelines.images import Chosen
 from lsap.runs import Store
 
@@ -47,7 +47,7 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True)
-class Trials:
+class EditMetrics:
     """The edits of an evaluation, the same for every method, and who judges them.
 
     Attributes:
@@ -79,44 +79,44 @@ class Trials:
         """What the edits are called."""
         return [one.direction.name for one in self.edits]
 
-    def run(self, entrant: Entrant, names: Sequence[str], where: Callable[[bool], Kept]) -> Rows:
+    def run(self, method: MethodOutputs, names: Sequence[str], where: Callable[[bool], MetricCache]) -> Rows:
         """The numbers of every edit of a method's images, by image; empty where its inversions cannot be edited.
 
         An edit whose effect cannot be read has no numbers on that image. Where that is so on all, a note says it.
 
         Args:
-            entrant: the method.
+            method: the method.
             names: of the images that are compared.
             where: where numbers of this method are kept, as it has an encoder that embeds again or none.
         """
-        if entrant.source is None:
+        if method.source is None:
             if self.edits:
-                self.notes.append(f"{entrant.name}: only pictures, so nothing that takes an edit")
+                self.notes.append(f"{method.name}: only pictures, so nothing that takes an edit")
             return {}
         if not self.edits and self.truth is None:
             return {}
-        source = cast(Store, entrant.source)
-        again = self.encoder(entrant)
+        source = cast(Store, method.source)
+        again = self.encoder(method)
         folder = where(again is not None)
         work = Work(self.parts, source, source, self.edits, self.reader, None)
         fixed: list[Edit] | None = None
         rows: Rows = {}
         for batch in source.batches:
             wanted = [name for name in batch.names if name in set(names)]
-            kept = folder.find(batch.number)
-            if kept is None and wanted:
+            cache = folder.find(batch.number)
+            if cache is None and wanted:
                 fixed = self._strengths(work, folder) if fixed is None else fixed
                 inversion = source.load(batch, self.parts.generator)
                 assert inversion is not None, "images without an inversion are not compared"
                 shown = inversion.select([inversion.names.index(name) for name in wanted]).to(self.parts.device)
-                kept = folder.keep(batch.number, self._batch(work, shown, fixed, again))
-            rows |= kept or {}
+                cache = folder.keep(batch.number, self._batch(work, shown, fixed, again))
+            rows |= cache or {}
         for name in self.names if rows else ():
             if all(row.get(f"strength/{name}") is None for row in rows.values()):
-                self.notes.append(f"{entrant.name}: {name}, as its effect cannot be read on any of the images")
+                self.notes.append(f"{method.name}: {name}, as its effect cannot be read on any of the images")
         return rows
 
-    def _strengths(self, work: Work, folder: Kept) -> list[Edit]:
+    def _strengths(self, work: Work, folder: MetricCache) -> list[Edit]:
         """The edits that can be read, with the strengths that hold for the whole method, where there are such."""
         found = []
         for one in self.edits:
@@ -176,17 +176,17 @@ class Trials:
         return by_name(names, found)
 
     @torch.no_grad()
-    def drawn(self, entrant: Entrant, names: Sequence[str], rows: Rows) -> dict[str, Tensor]:
+    def drawn(self, method: MethodOutputs, names: Sequence[str], rows: Rows) -> dict[str, Tensor]:
         """The edits of a few images, as their numbers were measured: name of the edit → [N, 3, h, w].
 
         One that was not made, as nobody can read its effect, is grey.
         """
-        if entrant.source is None:
+        if method.source is None:
             return {}
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
-        for batch in entrant.source.batches:
+        for batch in method.source.batches:
             wanted = [name for name in batch.names if name in names]
-            inversion = entrant.source.load(batch, self.parts.generator) if wanted else None
+            inversion = method.source.load(batch, self.parts.generator) if wanted else None
             if inversion is None:
                 continue
             shown = inversion.select([inversion.names.index(name) for name in wanted]).to(self.parts.device)
@@ -201,23 +201,23 @@ class Trials:
 
     # ---- who can embed again
 
-    def encoder(self, entrant: Entrant) -> Embed | None:
+    def encoder(self, method: MethodOutputs) -> Embed | None:
         """The encoder that a method's codes came from, as a function; None, and a note why, where there is none."""
         if not self.edits:
             return None
         try:
-            embedding = reembedding(entrant, self.parts)
+            embedding = reembedding(method, self.parts)
         except LsapError as error:
             embedding, reason = None, f"its encoder is not found ({' '.join(str(error).split())})"
         else:
             reason = "it has no encoder that could embed an edit again"
         if embedding is None:
-            self.notes.append(f"{entrant.name}: no LEC, as {reason}")
+            self.notes.append(f"{method.name}: no LEC, as {reason}")
             return None
 
         def embed(images: Tensor, names: Sequence[str]) -> Tensor:
             made = embedding.embed(images, list(names)).inversion
-            codes = torch.full((len(names), *entrant.codes[names[0]].shape), torch.nan, device=images.device)
+            codes = torch.full((len(names), *method.codes[names[0]].shape), torch.nan, device=images.device)
             for place, name in enumerate(() if made is None else made.names):
                 assert made is not None
                 codes[names.index(name)] = made.codes[place].to(codes)
@@ -226,14 +226,14 @@ class Trials:
         return embed
 
 
-def reembedding(entrant: Entrant, parts: Parts) -> Embedding | None:
+def reembedding(method: MethodOutputs, parts: Parts) -> Embedding | None:
     """The embedding that made a stored run's codes, if it is an encoder and nothing refined them afterwards.
 
     Raises:
         BadValue, MissingFile: the encoder's file is not there any more, or another one is in its place.
     """
-    source = entrant.source
-    if source is None or isinstance(source, Bare) or entrant.summary.get("refinement") is not None:
+    source = method.source
+    if source is None or isinstance(source, Bare) or method.summary.get("refinement") is not None:
         return None
     config = embedding_config(source)
     if optimises(config):
@@ -246,9 +246,9 @@ def reembedding(entrant: Entrant, parts: Parts) -> Embedding | None:
 # ---- from a configuration
 
 
-def trials(
+def edit_metrics(
     config: DictConfig, parts: Parts, chosen: Chosen, identity: Identity | None, protocol: protocols.Protocol
-) -> Trials:
+) -> EditMetrics:
     """The edits that a configuration asks for, by `direction`, `effect`, `strength` and `reader`.
 
     Raises:
@@ -280,7 +280,7 @@ def trials(
         "matched": asked.matched, "matched_on": asked.matched_on, "protocol": protocol.described,
         "generator": parts.fingerprint[:12], "truth": reader_mark(getattr(known, "reader", None)),
     }  # fmt: skip
-    return Trials(parts, chosen, edits, reader, known, identity, protocol, asked.matched_on, settings)
+    return EditMetrics(parts, chosen, edits, reader, known, identity, protocol, asked.matched_on, settings)
 
 
 def truth(config: DictConfig, chosen: Chosen) -> Truth | None:

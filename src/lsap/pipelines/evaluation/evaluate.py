@@ -20,8 +20,8 @@ from lsap.evaluation.cache import Rows
 from lsap.evaluation.ranks import Correlation
 from lsap.evaluation.tables import ResultsTable, written
 from lsap.pipelines.editing.setup import label
-from lsap.pipelines.evaluation.evaluator import Contest
-from lsap.pipelines.evaluation.methods import Entrant, completed
+from lsap.pipelines.evaluation.evaluator import Evaluator
+from lsap.pipelines.evaluation.methods import MethodOutputs, completed
 from lsap.reports.evaluation_report import Shown, evaluation_report
 from lsap.runs import manifest, write_json, write_text
 
@@ -41,21 +41,21 @@ def evaluate(config: DictConfig) -> Path:
     for name in ("matched_on", "lec_batch", "chunk", "workers", "shown"):
         positive(name, config[name])
     check_seed(config.seed)
-    contest = Contest.of(completed(config))
-    rows = {one.name: contest.measured(one) for one in contest.entrants}
-    results_table = contest.results_table(rows)
-    correlations = contest.correlations(rows) if config.correlations else []
-    path = contest.path
-    first = list(contest.names[: config.shown])
-    images = (first, contest.read(first))
-    shown = {one.name: _shown(contest, one, first, rows[one.name]) for one in contest.entrants}
-    write_results(contest, rows, results_table, correlations, images, shown)
+    evaluator = Evaluator.of(completed(config))
+    rows = {one.name: evaluator.measured(one) for one in evaluator.methods}
+    results_table = evaluator.results_table(rows)
+    correlations = evaluator.correlations(rows) if config.correlations else []
+    path = evaluator.path
+    first = list(evaluator.names[: config.shown])
+    images = (first, evaluator.read(first))
+    shown = {one.name: _shown(evaluator, one, first, rows[one.name]) for one in evaluator.methods}
+    write_results(evaluator, rows, results_table, correlations, images, shown)
     if config.logger.name == "wandb":
         from lsap.pipelines.evaluation.wandb_logging import log_evaluation
 
-        log_evaluation(contest, rows, results_table, images, shown)
+        log_evaluation(evaluator, rows, results_table, images, shown)
     print(results_table.markdown())
-    if contest.not_measured:
+    if evaluator.not_measured:
         print(f"not measured: {'; '.join(contest.not_measured)}")
     print(f"{path}/report.html")
     return path
@@ -65,7 +65,7 @@ def evaluate(config: DictConfig) -> Path:
 
 
 def write_results(
-    contest: Contest,
+    evaluator: Evaluator,
     rows: Mapping[str, Rows],
     results_table: ResultsTable,
     correlations: Sequence[Correlation],
@@ -73,65 +73,67 @@ def write_results(
     shown: Mapping[str, Shown],
 ) -> None:
     """Write the table in three forms, the rows of all images, the correlations, and the page."""
-    path, notes = contest.path, contest.not_measured
+    path, notes = evaluator.path, evaluator.not_measured
     keys = list(dict.fromkeys(key for found in rows.values() for row in found.values() for key in row))
-    lines = [{"method": method, "name": name} | found[name] for method, found in rows.items() for name in contest.names]
+    lines = [
+        {"method": method, "name": name} | found[name] for method, found in rows.items() for name in evaluator.names
+    ]
     write_text(path / "images.csv", written(["method", "name", *keys], lines))
     write_text(path / "table.csv", results_table.csv())
     write_text(path / "table.md", results_table.markdown())
     if correlations:
         columns = list(correlations[0].plain())
         write_text(path / "correlations.csv", written(columns, [one.plain() for one in correlations]))
-    facts = described(contest, rows)
+    facts = described(evaluator, rows)
     about = {
         "table": results_table.json(),
         "correlations": [one.plain() for one in correlations],
         "not_measured": notes,
     }
-    write_json(path / "results.json", facts | about | {"made": manifest(contest.parts.device)})
-    write_text(path / "config.yaml", OmegaConf.to_yaml(contest.config, resolve=False))
-    called = ({} if contest.places is None else contest.places.labels) | {
+    write_json(path / "results.json", facts | about | {"made": manifest(evaluator.parts.device)})
+    write_text(path / "config.yaml", OmegaConf.to_yaml(evaluator.config, resolve=False))
+    called = ({} if evaluator.latent_distances is None else evaluator.latent_distances.labels) | {
         "excess": "the leakage that is the edits’ fault, mean of all edits",
         "leakage": "leakage, mean of all edits",
     }
-    for edit in contest.edits:
+    for edit in evaluator.edits:
         called |= {
             f"excess/{edit}": f"the leakage of {edit} that is the edit’s fault",
             f"leakage/{edit}": f"leakage of {edit}",
         }
     evaluation_report(
-        path / "report.html", results_table, contest.edits, images, shown, correlations, _flat(facts), notes, called
+        path / "report.html", results_table, evaluator.edits, images, shown, correlations, _flat(facts), notes, called
     )
 
 
-def described(contest: Contest, rows: Mapping[str, Rows]) -> dict[str, Any]:
+def described(evaluator: Evaluator, rows: Mapping[str, Rows]) -> dict[str, Any]:
     """How the numbers were made, for files of results."""
     skipped = {
-        method: sum(row.get("identity") is None for row in found.values()) if "identity" in contest.metrics else None
+        method: sum(row.get("identity") is None for row in found.values()) if "identity" in evaluator.metrics else None
         for method, found in rows.items()
     }
     edits = {}
-    if contest.trials is not None:
-        for one in contest.trials.edits:
+    if evaluator.edit_metrics is not None:
+        for one in evaluator.edit_metrics.edits:
             unit = f"{label(one.way.steps[0])}, {one.way.name}"
             edits[one.direction.name] = f"{unit}; {one.direction.unit}; {one.direction.origin}"
     return {
-        "protocol": contest.protocol.name,
-        "settings": contest.protocol.described,
-        "images": contest.chosen.label,
-        "images compared": len(contest.names),
-        "judges": dict(contest.labels),
+        "protocol": evaluator.protocol.name,
+        "settings": evaluator.protocol.described,
+        "images": evaluator.chosen.label,
+        "images compared": len(evaluator.names),
+        "judges": dict(evaluator.labels),
         "identity_skipped": skipped,
-        "faces": "nobody looked for them" if contest.faces is None else contest.faces.label,
+        "faces": "nobody looked for them" if evaluator.faces is None else evaluator.faces.label,
         "runs": {
             one.name: {"folder": str(one.path), "mark": one.mark[:12], "lost": len(one.lost)}
-            for one in contest.entrants
+            for one in evaluator.methods
         },
         "edits": edits,
-        "reader": None if contest.trials is None else contest.trials.settings["reader"],
-        "domain": contest.config.domain.name,
-        "generator": contest.parts.fingerprint[:12] if contest.places is not None else None,
-        "seed": contest.config.seed,
+        "reader": None if evaluator.edit_metrics is None else evaluator.edit_metrics.settings["reader"],
+        "domain": evaluator.config.domain.name,
+        "generator": evaluator.parts.fingerprint[:12] if evaluator.latent_distances is not None else None,
+        "seed": evaluator.config.seed,
         "command": shlex.join(["python", "-m", "lsap.evaluate", *sys.argv[1:]]),
     }
 
@@ -141,11 +143,13 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key.replace("_", " "): value for key, value in facts.items() if value not in (None, {}, [])}
 
 
-def _shown(contest: Contest, one: Entrant, first: Sequence[str], rows: Rows) -> Shown:
+def _shown(evaluator: Evaluator, one: MethodOutputs, first: Sequence[str], rows: Rows) -> Shown:
     """The pictures of a method on the page."""
-    pairs = contest.pairs(one)
-    edits = {} if contest.trials is None else contest.trials.drawn(one, first, rows)
-    order = sorted((name for name in contest.names if rows[name].get("mse") is not None), key=lambda n: rows[n]["mse"])
+    pairs = evaluator.pairs(one)
+    edits = {} if evaluator.edit_metrics is None else evaluator.edit_metrics.drawn(one, first, rows)
+    order = sorted(
+        (name for name in evaluator.names if rows[name].get("mse") is not None), key=lambda n: rows[n]["mse"]
+    )
     some = min(EXTREME, len(order) // 2)
     best, worst = order[:some], order[::-1][:some]
     parts = [(part, *pairs.chunk(part)) if part else None for part in (best, worst)]

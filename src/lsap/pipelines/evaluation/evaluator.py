@@ -22,8 +22,8 @@ from lsap.config.checks import present
 from lsap.config.compose import editable
 from lsap.embedding import LatentDiscriminator
 from lsap.errors import BadValue, LsapError
-from lsap.evaluation.cache import Kept, Rows
-from lsap.evaluation.codes import Places
+from lsap.evaluation.cache import MetricCache, Rows
+from lsap.evaluation.codes import LatentDistances
 from lsap.evaluation.columns import measures
 from lsap.evaluation.distribution import Inception, frechet_distance
 from lsap.evaluation.editability import published_lec
@@ -35,26 +35,26 @@ from lsap.evaluation.set_metrics import SetMetrics
 from lsap.evaluation.tables import ResultsTable, Summary, of_the_set, summary
 from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
-from lsap.pipelines.evaluation.edit_metrics import Trials, trials
-from lsap.pipelines.evaluation.methods import Entrant, entrants
+from lsap.pipelines.evaluation.edit_metrics import EditMetrics, edit_metrics
+from lsap.pipelines.evaluation.methods import MethodOutputs, methods
 from lsap.pipelines.images import Chosen, chosen_images
 from lsap.reports.evaluation_report import SYNTHETIC, THEMSELVES
 from lsap.runs import content_digest, files_digest, image_digests
 from lsap.stylegan2 import freeze
 
 SAID = 15.0  # seconds between two lines of progress
-CODES = 64  # codes whose places are measured at once
+CODES = 64  # codes that are measured at once
 
 
 @dataclass
-class Contest:
+class Evaluator:
     """Methods, the images that they are compared on, and who measures them.
 
     Attributes:
         config: completed.
         parts: generator, view, style space.
         chosen: the images, read at the protocol's size.
-        entrants: the methods.
+        methods: the methods.
         names: of the images that are compared, in order.
         protocol: how.
         notes: what could not be measured, and why.
@@ -63,18 +63,18 @@ class Contest:
     config: DictConfig
     parts: Parts
     chosen: Chosen
-    entrants: Sequence[Entrant]
+    methods: Sequence[MethodOutputs]
     names: Sequence[str]
     protocol: Protocol
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, config: DictConfig) -> Contest:
+    def of(cls, config: DictConfig) -> Evaluator:
         """The contest that a completed configuration describes; raises as `evaluate`."""
         parts = Parts(config, device_of(config.accelerator))
         protocol: Protocol = instantiate(config.protocol, _convert_="all")
         chosen = _images(config, protocol.size or (64, 64))
-        found, names = entrants(config, parts, chosen)
+        found, names = methods(config, parts, chosen)
         if protocol.size is None:
             height, width = picture(found[0].pictures[names[0]]).shape[-2:]
             chosen = _images(config, (height, width))
@@ -122,32 +122,32 @@ class Contest:
         return labels(self.metrics) | ({"fid": Inception.label} if self._inception is not None else {})
 
     @cached_property
-    def places(self) -> Places | None:
+    def latent_distances(self) -> LatentDistances | None:
         """Where codes lie; None where no method has any."""
-        if not any(one.codes for one in self.entrants):
+        if not any(one.codes for one in self.methods):
             return None
         file = self.config.discriminator
         judge = None if file is None else discriminator(file, self.parts.generator.style_dim).to(self.parts.device)
-        return Places(self.parts.space, judge)
+        return LatentDistances(self.parts.space, judge)
 
     @cached_property
-    def trials(self) -> Trials | None:
+    def edit_metrics(self) -> EditMetrics | None:
         """The edits; None where no method can be edited."""
-        if not any(one.source is not None for one in self.entrants):
+        if not any(one.source is not None for one in self.methods):
             return None
         identity = self.metrics.get("identity")
         assert identity is None or isinstance(identity, Identity)
-        return trials(self.config, self.parts, self.chosen, identity, self.protocol)
+        return edit_metrics(self.config, self.parts, self.chosen, identity, self.protocol)
 
     @property
     def not_measured(self) -> list[str]:
         """What was left out, and why."""
-        return self.notes + ([] if self.trials is None else self.trials.notes)
+        return self.notes + ([] if self.edit_metrics is None else self.edit_metrics.notes)
 
     @property
     def edits(self) -> list[str]:
         """Names of the edits."""
-        return [] if self.trials is None else self.trials.names
+        return [] if self.edit_metrics is None else self.edit_metrics.names
 
     @cached_property
     def _inception(self) -> Inception | None:
@@ -170,7 +170,7 @@ class Contest:
 
     # ---- one method
 
-    def measured(self, one: Entrant) -> Rows:
+    def measured(self, one: MethodOutputs) -> Rows:
         """All numbers of a method's images, by image."""
         rows: Rows = {name: {} for name in self.names}
         for found in (self.pictures(one), self.codes(one), self.edited(one)):
@@ -178,10 +178,10 @@ class Contest:
                 rows[name] |= row
         return rows
 
-    def kept(self, one: Entrant, kind: str, **settings: Any) -> Kept:
+    def cache(self, one: MethodOutputs, kind: str, **settings: Any) -> MetricCache:
         """Where numbers of a method are kept, under these settings and the images."""
         about = {"run": one.mark, "images": self.images_mark, "names": _mark(self.names)}
-        return Kept(self.folder / "kept", kind, about | settings)
+        return MetricCache(self.folder / "kept", kind, about | settings)
 
     @cached_property
     def images_mark(self) -> str:
@@ -189,7 +189,7 @@ class Contest:
         digests = image_digests(self.chosen.source, self.names)
         return _mark(self.names) if digests is None else content_digest(digests)
 
-    def pairs(self, one: Entrant) -> Pairs:
+    def pairs(self, one: MethodOutputs) -> Pairs:
         """Images and pictures of a method."""
         return Pairs(self.read, one.pictures, self.protocol)
 
@@ -207,55 +207,55 @@ class Contest:
         return [self.names[first : first + size] for first in range(0, len(self.names), size)]
 
     @torch.no_grad()
-    def pictures(self, one: Entrant) -> Rows:
+    def pictures(self, one: MethodOutputs) -> Rows:
         """The numbers of its pictures."""
         files = files_digest([one.pictures[name] for name in self.names])
         faces = None if self.faces is None else self.faces.label
         settings = {"protocol": self.protocol.described, "metrics": self.marks, "files": files, "faces": faces}
-        kept = self.kept(one, "pictures", chunk=self.config.chunk, **settings)
+        cache = self.cache(one, "pictures", chunk=self.config.chunk, **settings)
         rows: Rows = {}
-        todo = [number for number in range(len(self.chunks)) if kept.find(number) is None]
+        todo = [number for number in range(len(self.chunks)) if cache.find(number) is None]
         drawn = self.pairs(one).chunks([self.chunks[number] for number in todo], self.config.workers)
         for number, (images, shown) in zip(todo, _told(drawn, len(todo), f"{one.name}: pictures"), strict=True):
             images, shown = images.to(self.parts.device), shown.to(self.parts.device)
-            kept.keep(number, by_name(self.chunks[number], image_values(self.metrics, shown, images)))
+            cache.keep(number, by_name(self.chunks[number], image_values(self.metrics, shown, images)))
         for number in range(len(self.chunks)):
-            rows |= kept.find(number) or {}
+            rows |= cache.find(number) or {}
         return rows
 
     @torch.no_grad()
-    def codes(self, one: Entrant) -> Rows:
+    def codes(self, one: MethodOutputs) -> Rows:
         """Where its codes lie."""
-        if self.places is None or not one.codes:
+        if self.latent_distances is None or not one.codes:
             return {}
         rows: Rows = {}
         known = [name for name in self.names if name in one.codes]
         for first in range(0, len(known), CODES):
             part = known[first : first + CODES]
             stacked = torch.stack([one.codes[name] for name in part]).to(self.parts.device)
-            rows |= by_name(part, self.places(stacked))
+            rows |= by_name(part, self.latent_distances(stacked))
         return rows
 
-    def edited(self, one: Entrant) -> Rows:
+    def edited(self, one: MethodOutputs) -> Rows:
         """What its edits do."""
-        if self.trials is None:
+        if self.edit_metrics is None:
             return {}
-        mark, settings = self.marks.get("identity"), self.trials.settings
+        mark, settings = self.marks.get("identity"), self.edit_metrics.settings
 
-        def where(again: bool) -> Kept:
-            return self.kept(one, "edits", judge=mark, again=again, **settings)
+        def where(again: bool) -> MetricCache:
+            return self.cache(one, "edits", judge=mark, again=again, **settings)
 
-        return self.trials.run(one, self.names, where)
+        return self.edit_metrics.run(one, self.names, where)
 
     @torch.no_grad()
-    def fid(self, one: Entrant) -> float | None:
+    def fid(self, one: MethodOutputs) -> float | None:
         """Fréchet Inception distance of its pictures to the images."""
         if self._inception is None or len(self.names) < 2:
             return None
         files = files_digest([one.pictures[name] for name in self.names])
         mark = self._inception.digest
-        kept = self.kept(one, "fid", protocol=self.protocol.described, files=files, inception=mark)
-        found = kept.find("fid")
+        cache = self.cache(one, "fid", protocol=self.protocol.described, files=files, inception=mark)
+        found = cache.find("fid")
         if found is None:
             (metric := self._distance).reset()
             fresh = not metric.real_features_num_samples  # the photographs of the first method are those of all
@@ -264,10 +264,10 @@ class Contest:
                 if fresh:
                     metric.update(images.to(self.parts.device), real=True)
                 metric.update(shown.to(self.parts.device), real=False)
-            found = kept.keep("fid", {"all": {"fid": seven_digits(metric.compute())}})
+            found = cache.keep("fid", {"all": {"fid": seven_digits(metric.compute())}})
         return float(found["all"]["fid"])
 
-    def diversity(self, one: Entrant) -> float | None:
+    def diversity(self, one: MethodOutputs) -> float | None:
         """How varied its codes are."""
         known = [one.codes[name] for name in self.names if name in one.codes]
         if not known:
@@ -285,7 +285,7 @@ class Contest:
         table: dict[str, dict[str, Summary | None]] = {}
         columns = measures(self.labels, self.edits)
         seed = self.config.seed
-        for one in self.entrants:
+        for one in self.methods:
             mine = [rows[one.name][name] for name in self.names]
             n = len(self.names)
             row = {m.key: summary([each.get(m.key) for each in mine], seed) for m in columns}
@@ -298,7 +298,7 @@ class Contest:
                 row[f"lec/{edit}"] = of_the_set(published_lec(values, self.config.lec_batch), n)
             table[one.name] = row
         kinds: dict[str, Any] = {}
-        if self.places is not None:
+        if self.latent_distances is not None:
             known = synthetic_row(self.parts.space)
             table[SYNTHETIC] = {k: of_the_set(known[k], known["n"]) for k in ("nscd", "nscd_raw", "diversity")}
             kinds[SYNTHETIC] = "reference"
@@ -311,13 +311,13 @@ class Contest:
 
     def correlations(self, rows: Mapping[str, Rows]) -> list[Correlation]:
         """Rank correlations of where codes lie with what edits did: leakage, true leakage where the domain knows it."""
-        if self.places is None or not self.edits:
+        if self.latent_distances is None or not self.edits:
             return []
         methods = {}
         targets = [f"{kind}/{edit}" for kind in ("excess", "leakage") for edit in self.edits]
         for method, found in rows.items():
             numbers: dict[str, list[float | None]] = {
-                key: [found[name].get(key) for name in self.names] for key in (*self.places.labels, *targets)
+                key: [found[name].get(key) for name in self.names] for key in (*self.latent_distances.labels, *targets)
             }
             for kind in ("excess", "leakage"):
                 each = [numbers[f"{kind}/{edit}"] for edit in self.edits]
@@ -328,7 +328,7 @@ class Contest:
         }
         kind = "excess" if any(v is not None for m in able.values() for v in m["excess"]) else "leakage"
         wanted = ([kind] if len(self.edits) > 1 else []) + [f"{kind}/{edit}" for edit in self.edits]
-        predictors = [key for key in self.places.labels if key != "nscd_raw"]
+        predictors = [key for key in self.latent_distances.labels if key != "nscd_raw"]
         return rank_correlations(able, predictors, wanted, self.config.seed) if able else []
 
     @property
@@ -341,8 +341,11 @@ class Contest:
         """Where the results go."""
         if self.config.save_to is not None:
             return Path(self.config.save_to)
-        about: dict[str, Any] = {"runs": {one.name: one.mark for one in self.entrants}, "names": list(self.names)}
-        about |= {"protocol": self.protocol.described, "edits": {} if self.trials is None else self.trials.settings}
+        about: dict[str, Any] = {"runs": {one.name: one.mark for one in self.methods}, "names": list(self.names)}
+        about |= {
+            "protocol": self.protocol.described,
+            "edits": {} if self.edit_metrics is None else self.edit_metrics.settings,
+        }
         return self.folder / f"{self.chosen.label}-{self.protocol.name}-{_mark(json.dumps(about, sort_keys=True))[:8]}"
 
 

@@ -60,7 +60,7 @@ class Bare:
 
 
 @dataclass(frozen=True)
-class Entrant:
+class MethodOutputs:
     """One method: its pictures, and what else is known of its inversions.
 
     Attributes:
@@ -208,7 +208,7 @@ def named_runs(config: DictConfig) -> list[tuple[str | None, Path]]:
 # ---- runs
 
 
-def entrants(config: DictConfig, parts: Parts, chosen: Chosen) -> tuple[list[Entrant], list[str]]:
+def methods(config: DictConfig, parts: Parts, chosen: Chosen) -> tuple[list[MethodOutputs], list[str]]:
     """All methods and the names of the images that they are compared on, in the order of the images.
 
     Raises:
@@ -253,7 +253,7 @@ def refuse_other_images(stores: Sequence[Store], chosen: Chosen, names: Sequence
             print(f"{store.path} recorded only the names of its images: not compared by content", file=sys.stderr)
 
 
-def shared(found: Sequence[Entrant], common: bool) -> set[str]:
+def shared(found: Sequence[MethodOutputs], common: bool) -> set[str]:
     """The images that all methods have.
 
     Raises:
@@ -281,7 +281,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:TOLD]) + (", …" if len(names) > TOLD else "")
 
 
-def _stored(path: Path, parts: Parts) -> Entrant:
+def _stored(path: Path, parts: Parts) -> MethodOutputs:
     """A run that `lsap.invert` wrote."""
     store = Store.read(path)
     if left := store.unfinished():
@@ -296,10 +296,10 @@ def _stored(path: Path, parts: Parts) -> Entrant:
     lost = {name: str(row.get("skipped") or row.get("failed")) for name, row in rows.items() if name not in set(names)}
     pictures = {name: store.picture(name) for name in names}
     by_name = dict(zip(names, codes.float(), strict=True))
-    return Entrant(called, path, pictures, store, by_name, summary, lost, store.plan.hash)
+    return MethodOutputs(called, path, pictures, store, by_name, summary, lost, store.plan.hash)
 
 
-def _folder(path: Path, parts: Parts, chosen: Chosen) -> Entrant:
+def _folder(path: Path, parts: Parts, chosen: Chosen) -> MethodOutputs:
     """A folder of pictures that any tool made, and its codes where it has a file of them."""
     own = path / "images"
     root = own if own.is_dir() and not are_images([file.name for file in path.iterdir()]) else path
@@ -319,7 +319,7 @@ def _folder(path: Path, parts: Parts, chosen: Chosen) -> Entrant:
     pictures = {name: root / file for name, file in pairs.items()}
     lost = {name: "there is no picture of it" for name in chosen.names if name not in pairs}
     marks = [files_digest(list(pictures.values()))] + [f"{c.double().sum():.9g}" for c in codes.values()]
-    return Entrant(
+    return MethodOutputs(
         path.name, path, pictures, source, codes, {}, lost, hashlib.sha256("/".join(marks).encode()).hexdigest()
     )
 

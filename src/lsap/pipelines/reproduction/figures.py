@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lsap.alignment import normalize
 from lsap.errors import BadValue, nearest
-from lsap.pipelines.evaluation.evaluator import Contest
-from lsap.pipelines.evaluation.methods import Entrant
+from lsap.pipelines.evaluation.evaluator import Evaluator
+from lsap.pipelines.evaluation.methods import MethodOutputs
 from lsap.pipelines.reproduction import Measured, chosen
 from lsap.reports.charts import COLOURS, MUTED, STYLE
 from lsap.reports.evaluation_report import Shown, side_by_side
@@ -38,7 +38,7 @@ class Evaluated:
     values: measures of all seeds.
     """
 
-    contest: Contest
+    evaluator: Evaluator
     values: Sequence[Measured]
 
 
@@ -67,25 +67,25 @@ class Strips(Figure):
     file = "pictures.jpg"
 
     def draw(self, found: Evaluated) -> Image.Image:
-        contest = found.contest
-        names = list(contest.names[: self.images] if isinstance(self.images, int) else self.images)
+        evaluator = found.evaluator
+        names = list(evaluator.names[: self.images] if isinstance(self.images, int) else self.images)
         for name in names:
-            if name not in contest.names:
-                raise BadValue(f"figure Strips: no image is called {name!r}; {nearest(name, contest.names)}")
-        by_name = {one.name: one for one in contest.entrants}
+            if name not in evaluator.names:
+                raise BadValue(f"figure Strips: no image is called {name!r}; {nearest(name, evaluator.names)}")
+        by_name = {one.name: one for one in evaluator.methods}
         shown = {}
         for method in self.methods or list(by_name):
             if method not in by_name:
                 raise BadValue(f"figure Strips: there is no row {method!r}; {nearest(method, by_name)}")
             one = by_name[method]
-            shown[method] = Shown(contest.pairs(one).chunk(names)[1], self._edits(contest, one, names))
-        return grid(side_by_side(contest.read(names), shown))
+            shown[method] = Shown(evaluator.pairs(one).chunk(names)[1], self._edits(evaluator, one, names))
+        return grid(side_by_side(evaluator.read(names), shown))
 
-    def _edits(self, contest: Contest, one: Entrant, names: Sequence[str]) -> dict[str, Tensor]:
+    def _edits(self, evaluator: Evaluator, one: MethodOutputs, names: Sequence[str]) -> dict[str, Tensor]:
         """The edits of a method that are shown."""
-        if contest.trials is None or self.edits == []:
+        if evaluator.edit_metrics is None or self.edits == []:
             return {}
-        drawn = contest.trials.drawn(one, names, contest.measured(one))
+        drawn = evaluator.edit_metrics.drawn(one, names, evaluator.measured(one))
         for edit in self.edits or ():
             if edit not in drawn:
                 raise BadValue(f"figure Strips: nobody made the edit {edit!r}; {nearest(edit, drawn)}")
@@ -104,21 +104,21 @@ class Distributions(Figure):
 
     @torch.no_grad()
     def draw(self, found: Evaluated) -> Image.Image:
-        contest = found.contest
-        space, generator = contest.parts.space, contest.parts.generator
+        evaluator = found.evaluator
+        space, generator = evaluator.parts.space, evaluator.parts.generator
 
         def unit(codes: Tensor) -> Tensor:
             return torch.cat(normalize(space.styles(codes.to(generator.latent_avg))), 1).double().cpu()
 
-        samples = unit(generator.sample_w(SAMPLES, torch.Generator().manual_seed(contest.config.seed)))
+        samples = unit(generator.sample_w(SAMPLES, torch.Generator().manual_seed(evaluator.config.seed)))
         centre = samples.mean(0)
         axes = principal(samples - centre)
         cloud = (samples - centre) @ axes
         means = {m.method: m.mean for m in found.values if m.measure == "nscd"}
         own = space.synthetic["unit"]
         panels = {}
-        for one in contest.entrants:
-            codes = [one.codes[name] for name in contest.names if name in one.codes]
+        for one in evaluator.methods:
+            codes = [one.codes[name] for name in evaluator.names if name in one.codes]
             if codes:
                 score = f"\nNSCD {means[one.name]:.4f}" if one.name in means else ""
                 panels[f"{one.name}{score}"] = (unit(torch.stack(codes)) - centre) @ axes

@@ -23,7 +23,7 @@ from lsap.config.compose import composed, config_dir, plain, searchpath
 from lsap.errors import BadValue, LsapError, StoppedRun
 from lsap.pipelines.devices import process_count
 from lsap.pipelines.evaluation.evaluate import evaluate
-from lsap.pipelines.evaluation.evaluator import Contest
+from lsap.pipelines.evaluation.evaluator import Evaluator
 from lsap.pipelines.evaluation.methods import completed
 from lsap.pipelines.inversion import invert
 from lsap.pipelines.reproduction import Experiment, Finding, Member, Table, claim_of, judged, read_experiment
@@ -180,9 +180,9 @@ def evaluation(config: DictConfig, experiment: Experiment, done: Done, seed: int
     return whole
 
 
-def contest_of(config: DictConfig, experiment: Experiment, done: Done) -> Contest:
+def contest_of(config: DictConfig, experiment: Experiment, done: Done) -> Evaluator:
     """The methods of the first seed, as they were evaluated."""
-    return Contest.of(completed(evaluation(config, experiment, done, min(done.runs))))
+    return Evaluator.of(completed(evaluation(config, experiment, done, min(done.runs))))
 
 
 def draw(folder: Path, config: DictConfig, figures: Sequence[Figure], found: Evaluated) -> None:
