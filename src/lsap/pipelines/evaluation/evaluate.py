@@ -56,7 +56,7 @@ def evaluate(config: DictConfig) -> Path:
         log_evaluation(evaluator, rows, results_table, images, shown)
     print(results_table.markdown())
     if evaluator.not_measured:
-        print(f"not measured: {'; '.join(contest.not_measured)}")
+        print(f"not measured: {'; '.join(evaluator.not_measured)}")
     print(f"{path}/report.html")
     return path
 

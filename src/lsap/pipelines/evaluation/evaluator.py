@@ -1,4 +1,4 @@
-"""An evaluation as a contest: the methods, the images that they are compared on, who measures them, what came of it."""
+"""The evaluator: methods, the images that they are compared on, the metrics, and the table of results."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Evaluator:
 
     @classmethod
     def of(cls, config: DictConfig) -> Evaluator:
-        """The contest that a completed configuration describes; raises as `evaluate`."""
+        """The evaluator that a completed configuration describes; raises as `evaluate`."""
         parts = Parts(config, device_of(config.accelerator))
         protocol: Protocol = instantiate(config.protocol, _convert_="all")
         chosen = _images(config, protocol.size or (64, 64))

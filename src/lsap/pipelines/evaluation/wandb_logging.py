@@ -28,7 +28,7 @@ def log_evaluation(
     """Log an evaluation: means by `evaluate/<method>/<measure>`, the panel, tables of methods and of single images.
 
     Args:
-        contest: methods and settings.
+        evaluator: methods and settings.
         rows: method → image → numbers.
         results_table: the table.
         images: names and images [N, 3, H, W] of the panel.

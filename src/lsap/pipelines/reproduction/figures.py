@@ -34,7 +34,7 @@ SAMPLES = 2000  # of the generator, for its cloud
 class Evaluated:
     """What a figure is drawn from.
 
-    contest: the methods of the first seed, on the images that all of them inverted.
+    evaluator: the methods of the first seed, on the images that all of them inverted.
     values: measures of all seeds.
     """
 
