@@ -120,7 +120,10 @@ def _unknown_key(key: str, config_name: str) -> str:
     try:
         config = composed(config_name, groups)
     except (HydraException, OmegaConfBaseException):
-        config = composed(config_name)
+        try:
+            config = composed(config_name)
+        except (HydraException, OmegaConfBaseException):  # a command of the user's own, from --config-dir
+            return f"unknown setting {key!r}: --cfg job prints the settings"
     accepted = _accepted(config)
     top = {k.split(".")[0] for k in accepted}
     beside = {k for k in accepted if k.startswith(f"{key.split('.')[0]}.")} or accepted
