@@ -9,8 +9,8 @@ import pytest
 
 from lsap.config.compose import composed
 from lsap.errors import BadValue
-from lsap.pipelines import comparison as verb
 from lsap.pipelines.comparison import announced, compare
+from lsap.pipelines.evaluation.evaluate import evaluate
 
 TINY = [
     "max_steps=3",
@@ -24,13 +24,13 @@ TINY = [
     "trainer.accelerator=cpu",
     "trainer.devices=1",
 ]
+EVALUATED = ["space.samples=512", "accelerator=cpu", "correlations=false", "shown=1"]
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "SAMPLES", 256)
         patch.setenv("LSAP_CACHE", str(folder / "cache"))
         return compare(composed("compare", [f"outputs={folder}", *TINY]))
 
@@ -78,6 +78,32 @@ def test_the_page_shows_the_pictures_and_names_its_control(page: Path) -> None:
     assert text.count("data:image/png") >= (8 + 6) * 9  # input, two inversions, six edits; rich and far
     for picture in ("comparison.png", "comparison-far.png"):
         assert (page.parent / picture).stat().st_size > 10_000
+
+
+def test_inversions_and_edits_are_those_of_the_other_commands(page: Path) -> None:
+    """The inversions are runs of `lsap.invert`, and the edits of `lsap.evaluate` on them have the same numbers."""
+    files = sorted((page.parent / "inversions" / "lsap_e").glob("*/summary.json"))
+    summaries = {file.parent: json.loads(file.read_text()) for file in files}
+    found = sorted((one["images"], one["count"]["inverted"]) for one in summaries.values())
+    assert found == [("far", 6), ("far", 6), ("rich", 9), ("rich", 9)], "two encoders each"
+    run = next(run for run, summary in summaries.items() if summary["images"] == "rich")
+    folder = evaluate(composed("evaluate", [f"runs=['{run}']", f"outputs={page.parents[1]}", *EVALUATED]))
+    table = json.loads((folder / "results.json").read_text())["table"]
+    edits = json.loads((page.parent / "summary.json").read_text())["edits"]["rich"]
+    (measured,) = (row for row in table.values() if row.get("effect/pose"))
+    means = {name: {key: measured[f"{key}/{name}"]["mean"] for key in edit} for name, edit in edits["lambda_0"].items()}
+    assert means in [{name: pytest.approx(edit, rel=1e-5) for name, edit in row.items()} for row in edits.values()]
+
+
+def test_without_test_images_those_held_out_of_training_are_shown(tmp_path: Path) -> None:
+    tests = ["~data.tests.rich", "~data.tests.plain", "~data.tests.far", "~domain.pictured"]
+    few = [setting for setting in TINY if "tests" not in setting]
+    page = compare(composed("compare", [f"outputs={tmp_path}", "max_steps=1", *few[1:], *tests]))
+    summary = json.loads((page.parent / "summary.json").read_text())
+    assert summary["split"] == "validation"
+    assert set(summary["edits"]) == {"validation"}
+    inversions = next((page.parent / "inversions" / "lsap_e").iterdir())
+    assert json.loads((inversions / "summary.json").read_text())["count"]["inverted"] == 4
 
 
 @pytest.mark.parametrize("lambdas", ["[0.5]", "[0.5,0.5]", "[-1,0]", "[a,b]", "null"])

@@ -31,7 +31,6 @@ from lsap.editing.effects import (
     MatchedEach,
     MatchedOnAverage,
     incremental,
-    match,
     side_effects,
     usable_range,
 )
@@ -284,18 +283,6 @@ def test_matching_each_tells_who_got_there() -> None:
 
 def test_a_fixed_strength_asks_nobody() -> None:
     assert FixedStrength([-1.0, 2.0]).strengths(CODES, direction(1.0, 0.0)).tolist() == [[-1.0, 2.0]] * 3
-
-
-def test_the_matched_edit_of_a_comparison_measures_effect_and_leakage() -> None:
-    class Reader:
-        names = ("smile", "age", "pose")
-
-        def __call__(self, images: Tensor) -> Tensor:
-            return images
-
-    found = match(CODES, direction(1.0, 0.0), 0, 0.5, attributes, Reader())
-    assert found.effect == pytest.approx(0.5, rel=0.02)
-    assert found.leakage == pytest.approx(found.strength * 0.1 / 2, rel=1e-4), "mean over the two other attributes"
 
 
 def test_side_effects_are_changes_at_strength_one_the_largest_first() -> None:

@@ -24,8 +24,8 @@ from lsap.embedding import (
     SmallPSPEncoder,
 )
 from lsap.errors import BadValue
-from lsap.pipelines import comparison as compare
 from lsap.pipelines.build import Parts
+from lsap.pipelines.comparison import compare
 from lsap.pipelines.run_identity.encoders import run_folder
 from lsap.pipelines.training import Trained, start_from, train, training_module
 from test_compare import TINY
@@ -318,8 +318,7 @@ def test_the_demo_domain_trains_with_reports(embedding: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_alignment_of_another_embedding_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "SAMPLES", 256)
-    page = compare.compare(composed("compare", ["embedding=psp", f"outputs={tmp_path}", *TINY]))
+def test_alignment_of_another_embedding_can_be_compared(tmp_path: Path) -> None:
+    page = compare(composed("compare", ["embedding=psp", f"outputs={tmp_path}", *TINY]))
     found = json.loads((page.parent / "summary.json").read_text())["rows"]
     assert [row["name"] for row in found] == ["mean_latent", "synthetic", "lambda_0", "lambda_0.5"]

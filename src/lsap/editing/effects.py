@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lsap.checkpoints import CoordinateDirection, Direction
-from lsap.editing.directions import OutOfReach, apply, data_direction, matched_strength, matched_strengths
+from lsap.editing.directions import OutOfReach, apply, matched_strength, matched_strengths
 
 
 class Reader(Protocol):
@@ -26,67 +26,9 @@ class Reader(Protocol):
     def __call__(self, images: Tensor) -> Tensor: ...
 
 
-Renderer = Callable[[Tensor], Tensor]
 Attributes = Callable[[Tensor], Tensor]  # codes [N, L, C] of the same N images, moved → their attributes [N, A]
 
 LIMIT = 3.0  # standard deviations of the samples; further out codes are hardly the generator's own any more
-
-
-@dataclass(frozen=True)
-class MatchedEdit:
-    """One direction applied so strongly that its attribute changes by a wanted amount, on average over images.
-
-    Attributes:
-        direction: what was applied.
-        strength: how far, in standard deviations of the samples along it.
-        effect: mean change of the attribute, in its standard deviations; short of the wanted one where that is out of
-            reach.
-        leakage: mean absolute change of all other attributes, in theirs.
-    """
-
-    direction: Direction
-    strength: float
-    effect: float
-    leakage: float
-
-
-@torch.no_grad()
-def discover(
-    attributes: dict[str, int], w: Tensor, render: Renderer, read: Reader, generator: str, chunk: int = 128
-) -> dict[str, Direction]:
-    """Directions of attributes, found on the generator's own samples.
-
-    Args:
-        attributes: name of the edit → column of the reader's output.
-        w: [N, C] codes of samples.
-        render: codes → images.
-        read: images → attributes [N, A].
-        generator: the generator's fingerprint.
-        chunk: samples rendered at once.
-    """
-    values = torch.cat([read(render(part)) for part in w.split(chunk)])
-    return {name: data_direction(name, w, values[:, column], generator) for name, column in attributes.items()}
-
-
-@torch.no_grad()
-def match(
-    codes: Tensor, direction: Direction, column: int, target: float, render: Renderer, read: Reader, chunk: int = 128
-) -> MatchedEdit:
-    """Find the strength at which an edit of these codes [N, L, C] has the wanted mean effect, and measure its leakage.
-
-    Where the effect is out of reach, the edit is made at the strength `LIMIT`, and its `effect` says how far it got.
-
-    Raises:
-        Unreadable: the attribute cannot be read on any of the images.
-    """
-
-    def attributes(moved: Tensor) -> Tensor:
-        return torch.cat([read(render(part)) for part in moved.split(chunk)])
-
-    (strength,) = MatchedOnAverage([target]).strengths(codes, direction, column, attributes).unique().tolist()
-    change = attributes(apply(codes, direction, strength)) - attributes(codes)
-    others = torch.arange(change.shape[1], device=change.device) != column
-    return MatchedEdit(direction, strength, change[:, column].mean().item(), change[:, others].abs().mean().item())
 
 
 # ---- how strong an edit is made, a class per way

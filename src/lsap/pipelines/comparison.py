@@ -6,33 +6,36 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import Tensor
 
-from lsap.checkpoints import fingerprint, read_state
-from lsap.config.compose import composed, editable, searchpath
-from lsap.editing.directions import apply
-from lsap.editing.effects import MatchedEdit, Reader, discover, match
+from lsap.checkpoints import fingerprint
+from lsap.config.compose import as_written, composed, editable, searchpath
+from lsap.data import ImageDataModule
 from lsap.errors import BadValue
+from lsap.evaluation.cache import MetricCache, Rows
 from lsap.evaluation.columns import Measure
+from lsap.evaluation.protocols import Protocol
+from lsap.evaluation.rows import seven_digits
 from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import own_device, process_count
-from lsap.pipelines.training import Trained, check, test_loaders, train
+from lsap.pipelines.evaluation.edit_metrics import edit_metrics, selected
+from lsap.pipelines.evaluation.methods import MethodOutputs, shared, stored_method
+from lsap.pipelines.images import Chosen
+from lsap.pipelines.inversion import invert
+from lsap.pipelines.training import Trained, check, train
 from lsap.reports.page import Block, Entry, Gallery, Section, Table, Text
 from lsap.reports.pictures import Column, grid
 from lsap.reports.pictures import save as save_picture
 from lsap.reports.run_reports import comparison_report, fidelity_table
 from lsap.runs import manifest, write_json
 
-SAMPLES = 2048  # of the generator, to find directions on
 SHOWN = 8  # images in the picture
-EDITED = 128  # images that strengths are matched on
+EDITED = 128  # images that are inverted and edited, the first ones of a split
 
 
 def compare(config: DictConfig) -> Path:
@@ -53,18 +56,13 @@ def compare(config: DictConfig) -> Path:
             "devices first (python -m lsap.train trainer.devices=… lambda_nscd=…), then compare with trainer.devices=1"
         )
     print(announced(config, len(lambdas)), flush=True)
-    runs: dict[str, Trained] = {}
-    for value in lambdas:
-        member = editable(config)
-        member.lambda_nscd = value
-        if config.logger.name == "wandb" and config.logger.group is None:
-            member.logger.group = f"compare lambda_nscd={','.join(f'{each:g}' for each in lambdas)}"
-        runs[f"lambda_{value:g}"] = train(member)
+    members = {f"lambda_{value:g}": _member(config, value) for value in lambdas}
+    runs = {name: train(member) for name, member in members.items()}
     parts = Parts(config, own_device(config.trainer))
     splits = _joined(runs)
     split, rows = next(iter(splits.items()))
     pictured = [name for name in config.domain.get("pictured") or [split] if name in splits]
-    looked = {name: _edited(config, parts, runs, name) for name in pictured}
+    looked = {name: _edited(config, parts, members, name) for name in pictured}
     edits, columns = looked[pictured[0]]
     seconds = round(time.perf_counter() - started, 1)
     page = Path(config.page)
@@ -73,7 +71,7 @@ def compare(config: DictConfig) -> Path:
         "rows": [{"name": name} | {key: row.get(key) for key in SUMMARY} for name, row in rows.items()],
         "split": split,
         "labels": labels,
-        "edits": {name: {row: _numbers(e) for row, e in found.items()} for name, (found, _) in looked.items()},
+        "edits": {name: found for name, (found, _) in looked.items()},
         "seconds": seconds,
     }
     write_json(page / "summary.json", summary)
@@ -114,17 +112,7 @@ CONTROL = {
 }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What an edit came to: as the reader sees it, and, where the domain knows its images' truth, beside it.
-
-    Attributes:
-        edit: strength, effect and leakage.
-        truth: mean over images of what the domain knows; empty where it knows nothing.
-    """
-
-    edit: MatchedEdit
-    truth: Mapping[str, float]
+Edits = dict[str, dict[str, dict[str, float]]]  # encoder → edit → measure → mean over images
 
 
 def announced(config: DictConfig, encoders: int) -> str:
@@ -160,75 +148,86 @@ def _joined(runs: dict[str, Trained]) -> dict[str, dict[str, Any]]:
     return splits
 
 
+def _member(config: DictConfig, weight: float) -> DictConfig:
+    """The configuration that trains one of the encoders."""
+    member = editable(config)
+    member.lambda_nscd = weight
+    if config.logger.name == "wandb" and config.logger.group is None:
+        member.logger.group = f"compare lambda_nscd={','.join(f'{each:g}' for each in config.lambdas)}"
+    return member
+
+
+def _configured(command: str, config: DictConfig, **settings: Any) -> DictConfig:
+    """The configuration of another command, with the settings that it has in common with this one."""
+    groups = [f"domain={config.domain.name}"] + [f"embedding={config.embedding.name}"] * (command == "invert")
+    found = composed(command, groups, searchpath())
+    for key, value in (as_written(config) | settings).items():
+        if key in found and key not in ("refinement", "logger"):
+            found[key] = value
+    return found
+
+
+def _images(data: ImageDataModule, split: str) -> Chosen:
+    """The first images of a split; of the held-out training images where the domain has no test images."""
+    if split in data.tests:
+        return Chosen(data.tests[split], tuple(data.tests[split].names[:EDITED]), split)
+    places = (data.val_indices or data.train_indices)[:EDITED]
+    return Chosen(data.train, tuple(data.train.names[place] for place in places), split)
+
+
 def _edited(
-    config: DictConfig, parts: Parts, runs: dict[str, Trained], split: str
-) -> tuple[dict[str, dict[str, Outcome]], list[Column]]:
-    """Reconstruct the first test images with every encoder, and edit them where the domain can read attributes."""
-    data = parts.data()
-    batches = test_loaders(data)[split]
-    images = torch.cat([batch["image"] for batch in batches])[:EDITED].to(parts.device)
-    truth = instantiate(config.domain.truth, data.tests[split]) if "truth" in config.domain else None
-    columns = [Column("input", images[:SHOWN])]
-    reader = _reader(config, parts)
-    wanted = {str(k): reader.names.index(v) for k, v in config.domain.edits.items()} if reader is not None else {}
+    config: DictConfig, parts: Parts, members: Mapping[str, DictConfig], split: str
+) -> tuple[Edits, list[Column]]:
+    """Invert the first images of a split with every encoder, and edit them where the domain can read attributes."""
+    chosen = _images(parts.data(), split)
+    methods: dict[str, MethodOutputs] = {}
+    for name, member in members.items():
+        asked = _configured("invert", member, split=split, count=EDITED)
+        methods[name] = stored_method(invert(asked, chosen).folder, parts)
+    common = shared(list(methods.values()), common=True)
+    names = [name for name in chosen.names if name in common]
+    readable = "reader" in config.domain
+    asked = _configured("evaluate", config, direction=None if readable else [], matched_on=EDITED)
+    measured = edit_metrics(asked, parts, chosen, None, Protocol("view"))
+    _, inputs, _ = chosen.read(names[:SHOWN])
+    assert inputs is not None, "they could be read before"
+    columns = [Column("input", inputs)]
+    found: Edits = {}
+    for name, method in methods.items():
 
-    @torch.no_grad()
-    def render(codes: Tensor) -> Tensor:
-        return parts.view(parts.generator(codes))
+        def cache(again: bool, method: MethodOutputs = method) -> MetricCache:
+            about = {"run": method.mark, "names": names, "again": again, **measured.settings}
+            return MetricCache(Path(config.outputs) / config.domain.name / "evaluations" / "kept", "edits", about)
 
-    directions = {}
-    if reader is not None:
-        w = parts.generator.sample_w(SAMPLES, torch.Generator().manual_seed(config.seed))
-        directions = discover(wanted, w, render, reader, fingerprint(parts.generator))
-    edits: dict[str, dict[str, Outcome]] = {}
-    for name, run in runs.items():
-        encoder = parts.encoder()
-        encoder.load_state_dict(read_state(run.folder / "encoder.safetensors"))
-        inverter = parts.inverter(encoder).eval()
-        with torch.no_grad():
-            codes = torch.cat([inverter(part) for part in images.split(32)])
-            before = render(codes)
-        columns.append(Column("inversion", before[:SHOWN], _title(name)))
-        edits[name] = {}
-        for edit, direction in directions.items():
-            assert reader is not None
-            found = match(codes, direction, wanted[edit], config.effect, render, reader)
-            after = render(apply(codes, direction, found.strength))
-            known = {}
-            if truth is not None:
-                names = list(data.tests[split].names)[: len(codes)]
-                attribute = str(config.domain.edits[edit])
-                known = {k: v.mean().item() for k, v in truth.edit(before, after, attribute, names).items()}
-            edits[name][edit] = Outcome(found, known)
-            columns.append(Column(edit, after[:SHOWN], _title(name)))
-    return edits, columns
+        rows = measured.run(method, names, cache)
+        found[name] = {edit: _means(rows, edit) for edit in measured.names}
+        inversions = [parts.view(part.render()).float().cpu() for part in selected(method, names[:SHOWN], parts)]
+        columns.append(Column("inversion", torch.cat(inversions), _title(name)))
+        drawn = measured.drawn(method, names[:SHOWN], rows)
+        columns += [Column(edit, images, _title(name)) for edit, images in drawn.items()]
+    if measured.notes:
+        print(f"not measured: {'; '.join(measured.notes)}")
+    return found, columns
 
 
-def _reader(config: DictConfig, parts: Parts) -> Reader | None:
-    """The network that reads attributes off this domain's images, where it has one."""
-    if "reader" not in config.domain:
-        return None
-    reader: Reader = instantiate(config.domain.reader).to(parts.device)
-    return reader
+def _means(rows: Rows, edit: str) -> dict[str, float]:
+    """Means over images of the measures of an edit; empty where its effect cannot be read on any of them."""
+    means = {}
+    for key in ("strength", "effect", "leakage", *TRUTH):
+        values = [row[f"{key}/{edit}"] for row in rows.values() if row.get(f"{key}/{edit}") is not None]
+        if values:
+            means[key] = seven_digits(fmean(values))
+    return means
 
 
 def _title(name: str) -> str:
     return f"λ = {name.removeprefix('lambda_')}"
 
 
-def _numbers(edits: Mapping[str, Outcome]) -> dict[str, dict[str, float]]:
-    """Strength, effect and leakage of every edit, and what is known of its truth but not said by these."""
-    return {
-        name: {"strength": o.edit.strength, "effect": o.edit.effect, "leakage": o.edit.leakage}
-        | {key: value for key, value in o.truth.items() if key in TRUTH}
-        for name, o in edits.items()
-    }
-
-
 TRUTH = {"excess": ("excess", "σ of factors"), "distance": ("error", "MSE to the true edit")}
 
 
-def _edit_sections(edits: Mapping[str, Mapping[str, Outcome]]) -> list[Section]:
+def _edit_sections(edits: Edits) -> list[Section]:
     """What the edits of equal effect cost, as tables; nothing where the domain has no edits."""
     names = list(dict.fromkeys(name for found in edits.values() for name in found))
     if not names:
@@ -240,7 +239,7 @@ def _edit_sections(edits: Mapping[str, Mapping[str, Outcome]]) -> list[Section]:
             Measure("effect", "effect", "σ of the factor"),
             Measure("leakage", "leakage", "σ of factors", "lower"),
         ]
-        entries = [Entry(_title(row), dict(_numbers(found)[name])) for row, found in edits.items()]
+        entries = [Entry(_title(row), dict(found[name])) for row, found in edits.items()]
         known = [key for key in TRUTH if all(key in entry.values for entry in entries)]
         measures += [Measure(key, *TRUTH[key], "lower") for key in known]
         tables.append(Table(measures, entries, f"{name.capitalize()}, on held-out images.", "Codes"))
@@ -249,7 +248,7 @@ def _edit_sections(edits: Mapping[str, Mapping[str, Outcome]]) -> list[Section]:
         "regressor of measurements reads it; where that is out of reach, the effect says how far the edit got. "
         "Strength is how far the codes had to move; leakage is how much all other factors changed meanwhile."
     )
-    if any(o.truth for found in edits.values() for o in found.values()):
+    if any(key in means for found in edits.values() for means in found.values() for key in TRUTH):
         text += (
             " As the true factors are known, the picture that the edit should have given can be rendered: excess is "
             "the leakage beyond that picture's own (age greys hair by itself), error the distance to it."
@@ -257,7 +256,7 @@ def _edit_sections(edits: Mapping[str, Mapping[str, Outcome]]) -> list[Section]:
     return [Section("Edits in numbers", [*tables, Text(text)])]
 
 
-def _pictured_section(split: str, edits: Mapping[str, Mapping[str, Outcome]], columns: list[Column]) -> list[Section]:
+def _pictured_section(split: str, edits: Edits, columns: list[Column]) -> list[Section]:
     """The pictures of a further split, and what its edits came to."""
     caption = CONTROL.get(split, f"Images of the {split} split, inverted and edited.")
     tables = [block for section in _edit_sections(edits) for block in section.blocks if isinstance(block, Table)]

@@ -54,8 +54,12 @@ class Inverted:
     finished: bool
 
 
-def invert(config: DictConfig) -> Inverted:
-    """Invert the images of a configuration, or pick up what an earlier start of it left.
+def invert(config: DictConfig, chosen: Chosen | None = None) -> Inverted:
+    """Invert images, or pick up what an earlier start of the same left.
+
+    Args:
+        config: of `lsap.invert`.
+        chosen: the images; None: those that the configuration names.
 
     Raises:
         BadValue, MissingFile: the configuration cannot run; nothing has been written.
@@ -65,7 +69,7 @@ def invert(config: DictConfig) -> Inverted:
     check(config)
     refuse_nested_launch(config)
     parts = Parts(config, own_device(config.trainer))
-    chosen = chosen_images(config, parts.view_size)
+    chosen = chosen_images(config, parts.view_size) if chosen is None else chosen
     *earlier, last = stages(parts, chosen)
     if earlier:
         last.module()  # refuses what is wrong with a refinement before hours go into the embedding

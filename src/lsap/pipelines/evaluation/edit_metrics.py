@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -184,19 +184,14 @@ class EditMetrics:
         if method.source is None:
             return {}
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.names}
-        for batch in method.source.batches:
-            wanted = [name for name in batch.names if name in names]
-            inversion = method.source.load(batch, self.parts.generator) if wanted else None
-            if inversion is None:
-                continue
-            shown = inversion.select([inversion.names.index(name) for name in wanted]).to(self.parts.device)
+        for shown in selected(method, names, self.parts):
             for one in self.edits:
-                known = [rows[name].get(f"strength/{one.direction.name}") for name in wanted]
+                known = [rows[name].get(f"strength/{one.direction.name}") for name in shown.names]
                 strength = torch.tensor([0.0 if value is None else value for value in known])
                 moved = one.direction.moved(shown.codes, strength.to(shown.codes))
                 seen = self.parts.view(shown.render(moved)).float().cpu()
                 seen[torch.tensor([value is None for value in known])] = 0.0
-                found[one.direction.name] |= dict(zip(wanted, seen, strict=True))
+                found[one.direction.name] |= dict(zip(shown.names, seen, strict=True))
         return {edit: torch.stack([each[name] for name in names]) for edit, each in found.items()}
 
     # ---- who can embed again
@@ -224,6 +219,16 @@ class EditMetrics:
             return codes
 
         return embed
+
+
+def selected(method: MethodOutputs, names: Sequence[str], parts: Parts) -> Iterator[Inversion]:
+    """The inversions of some images of a method, batch by batch, on the device of the parts."""
+    source = method.source
+    for batch in () if source is None else source.batches:
+        wanted = [name for name in batch.names if name in names]
+        inversion = source.load(batch, parts.generator) if source is not None and wanted else None
+        if inversion is not None:
+            yield inversion.select([inversion.names.index(name) for name in wanted]).to(parts.device)
 
 
 def reembedding(method: MethodOutputs, parts: Parts) -> Embedding | None:

@@ -216,7 +216,8 @@ def methods(config: DictConfig, parts: Parts, chosen: Chosen) -> tuple[list[Meth
     """
     pairs = named_runs(config)
     found = [
-        _stored(path, parts) if (path / "plan.json").is_file() else _folder(path, parts, chosen) for _, path in pairs
+        stored_method(path, parts) if (path / "plan.json").is_file() else _folder(path, parts, chosen)
+        for _, path in pairs
     ]
     titles = [name or one.name for (name, _), one in zip(pairs, found, strict=True)]
     called = [t if titles.count(t) == 1 else f"{t} ({one.path.name})" for t, one in zip(titles, found, strict=True)]
@@ -281,8 +282,12 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:TOLD]) + (", …" if len(names) > TOLD else "")
 
 
-def _stored(path: Path, parts: Parts) -> MethodOutputs:
-    """A run that `lsap.invert` wrote."""
+def stored_method(path: Path, parts: Parts) -> MethodOutputs:
+    """A run that `lsap.invert` wrote.
+
+    Raises:
+        BadValue: it is not finished, or it belongs to another generator.
+    """
     store = Store.read(path)
     if left := store.unfinished():
         raise BadValue(f"{path}: {len(left)} of its batches are not done; give the command that makes it again")
