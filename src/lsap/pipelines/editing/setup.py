@@ -17,8 +17,7 @@ from torch import Tensor
 
 from lsap import checkpoints as formats
 from lsap import demo
-from lsap.checkpoints import Direction, is_components, read_tensors
-from lsap.checkpoints.directions import FORMAT
+from lsap.checkpoints import Direction
 from lsap.config.checks import positive, present
 from lsap.config.compose import composed, editable, searchpath
 from lsap.config.stored import adopt, choice, read_settings, stored_text
@@ -209,14 +208,14 @@ def _of_file(path: Path, rest: Sequence[str], spec: str, fingerprint: str) -> Di
         raise BadValue(f"direction={spec}: {path} is a folder; name a file of directions in it: {files}")
     if not path.is_file():
         raise MissingFile(f"direction={spec}: {path} does not exist; name a file of directions, or one by its name")
-    if formats.read_card(path).get("format") == FORMAT:
+    if formats.holds_directions(path):
         found = formats.load_directions(path, fingerprint)
         if not rest:
             return formats.read_direction(path, fingerprint)
         if len(rest) > 1 or rest[0] not in found:
             raise BadValue(f"direction={spec}: no such direction in {path.name}; {nearest(':'.join(rest), found)}")
         return found[rest[0]]
-    if is_components(read_tensors(path)):
+    if formats.is_components(formats.read_tensors(path)):
         numbers = [int(word) for word in rest if re.fullmatch(r"\d+", word)]
         if len(numbers) < len(rest) or len(rest) not in (1, 3):
             raise BadValue(
