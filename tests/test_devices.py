@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lsap.inversion import FixedNoise, Inversion
-from lsap.pipelines import inversion as invert
+from lsap.pipelines import plan_work
 from lsap.pipelines.devices import device_of, own_device, process_count
 from lsap.refinement.tuned import TUNED, TunedWhole, tunable
 from lsap.stylegan2 import Generator
@@ -93,11 +93,11 @@ def test_what_a_stage_shares_is_back_on_its_device_after_the_work(monkeypatch: p
         worked.to(torch.device("cpu"))
 
     monkeypatch.setattr(Trainer, "predict", predict)
-    monkeypatch.setattr(invert, "PlanProgress", Bar)
+    monkeypatch.setattr(plan_work, "PlanProgress", Bar)
     settings = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "precision": "32-true"}
     config = OmegaConf.create({"trainer": settings, "images_per_batch": 2})
     chosen: Any = SimpleNamespace(label="images")
-    invert.work(config, stage, chosen, store, invert.Clock())
+    plan_work.work(config, stage, chosen, store, plan_work.Clock())
     assert module.at == torch.device("meta")
 
 

@@ -22,6 +22,7 @@ from lsap.checkpoints.directions import SPREAD
 from lsap.config.compose import composed
 from lsap.embedding import Adversary
 from lsap.errors import BadValue, MissingFile
+from lsap.evaluation.columns import measures
 from lsap.evaluation.protocols import saved
 from lsap.inversion import FixedNoise, Inversion
 from lsap.pipelines.build import Parts, trained
@@ -31,7 +32,6 @@ from lsap.pipelines.evaluation.evaluator import discriminator
 from lsap.pipelines.evaluation.methods import embedding_config
 from lsap.pipelines.inversion import invert
 from lsap.pipelines.training import train
-from lsap.reports.evaluation_report import measures
 from lsap.runs import Store
 from lsap.stylegan2 import Generator
 from readings import Colours
@@ -420,7 +420,7 @@ def test_what_was_measured_is_not_measured_again(
         raise AssertionError("measured again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluator.MSE, "each", refuse)
+        patch.setattr(evaluator, "image_values", refuse)
         patch.setattr("lsap.pipelines.evaluation.edit_metrics.searched", refuse)
         after = results(start(first, of=chosen))
         with pytest.raises(AssertionError, match="measured again"):
@@ -472,16 +472,16 @@ def test_a_damaged_file_of_a_run_is_named(start: Start, stored: Callable[..., Pa
 
 
 def test_an_evaluation_that_was_stopped_goes_on(start: Start, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, counted = evaluator.MSE.each, 0
+    whole, counted = evaluator.image_values, 0
 
-    def stop(*arguments: Any) -> Tensor:
+    def stop(*arguments: Any) -> dict[str, Tensor]:
         nonlocal counted
         counted += 1
         if counted == 2:
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(evaluator.MSE, "each", stop)
+    monkeypatch.setattr(evaluator, "image_values", stop)
     with pytest.raises(KeyboardInterrupt):
         start(first, of=["chunk=2"])
     start(first, of=["chunk=2"])
@@ -509,7 +509,7 @@ def test_a_dashboard_gets_means_panel_and_both_tables(
         def log_table(self, key: str, columns: list[str], data: list[list[Any]]) -> None:
             logged[key] = [dict(zip(columns, line, strict=True)) for line in data]
 
-    monkeypatch.setattr("lsap.pipelines.wandb_logging.wandb_logger", Recorded)
+    monkeypatch.setattr("lsap.pipelines.wandb_run.wandb_logger", Recorded)
     shown = ("logger=wandb", f"direction={direction}", "strength=1", "shown=2")
     table = results(start(first, of=shown))["table"]["first"]
     assert logged["means"]["evaluate/first/mse"] == table["mse"]["mean"]
