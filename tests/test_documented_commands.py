@@ -267,7 +267,6 @@ def test_a_command_of_the_demo_runs(
     if "joblib" in line:
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr("lsap.pipelines.comparison.SAMPLES", 128)
     (tmp_path / "outputs").symlink_to(workplace)
     verb, *words = shlex.split(line)
     refining = verb == "train" and any(word.startswith("refinement=") for word in words)
