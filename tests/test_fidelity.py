@@ -109,12 +109,15 @@ from test_fidelity import share
 dist.init_process_group("gloo", init_method="{group}", rank=1, world_size=2)
 for end in (4, 0):
     share(slice(0, end)).compute()
+dist.barrier()
+dist.destroy_process_group()
 """
     alone = share(slice(0, 7)).compute()
     with subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent) as other:
         distributed.init_process_group("gloo", init_method=group, rank=0, world_size=2)
         try:
             assert [share(slice(end, 7)).compute() for end in (4, 0)] == [alone, alone]
+            distributed.barrier()  # neither process leaves while the other still waits for it
         finally:
             distributed.destroy_process_group()
     assert other.returncode == 0
