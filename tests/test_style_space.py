@@ -185,7 +185,7 @@ def test_measuring_at_full_size_takes_less_than_500_megabytes() -> None:
 import re
 from pathlib import Path
 from lsap.alignment import NormalizedStyleSpace
-from lsap.generator import Generator, freeze
+from lsap.stylegan2 import Generator, freeze
 
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
