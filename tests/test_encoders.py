@@ -41,9 +41,9 @@ def test_codes_agree_with_the_published_encoder(
     spec = fill.load("encoder_e4e_256")
     images = fill.inputs(spec)[image]
     w_plus = published(images, stage)
-    assert_published(spec, output, w_plus - published.latent_avg, 1e-5)
+    assert_published(spec, output, w_plus - published.latent_avg, 1e-4)
     if output == "codes_inference":
-        assert_published(spec, "w_plus_inference", w_plus, 1e-5)
+        assert_published(spec, "w_plus_inference", w_plus, 1e-4)
 
 
 def test_published_encoder_weights_load_by_name() -> None:
