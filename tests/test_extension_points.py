@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from conftest import Command
+from lsap.config.compose import composed
 from lsap.evaluation.metrics import image_values, mse
 
 PARTS = '''
@@ -113,6 +114,14 @@ def test_an_encoder_a_loss_and_a_domain_of_ones_own_train(
         values = [float(row["train/brightness"]) for row in csv.DictReader(file) if row.get("train/brightness")]
     assert values
     assert min(values) >= 0
+
+
+def test_class_paths_of_version_0_1_work_in_ones_own_yaml(mine: Path) -> None:
+    file = mine / "mine/domain/pebbles.yaml"
+    file.write_text(file.read_text().replace("lsap.checkpoints.", "lsap.formats."))
+    config = composed("train", ["domain=pebbles"], [f"file://{mine}/mine"])
+    assert config.generator._target_ == "lsap.checkpoints.load_generator"
+    assert config.similarity._target_ == "lsap.checkpoints.load_moco"
 
 
 def test_without_its_yaml_the_missing_choice_is_named(mine: Path, command: Command) -> None:

@@ -11,6 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from lsap.config.moved import rename_classes
+
 
 def config_dir() -> Path:
     """The folder of our YAML files: `conf/` of a checkout, else the copy that travels inside the wheel."""
@@ -32,7 +34,9 @@ def composed(config_name: str, overrides: Iterable[str] = (), searchpath: Sequen
     try:
         with initialize_config_dir(str(config_dir()), version_base=None):
             found = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
-            return compose(config_name, [*overrides, *found])
+            config = compose(config_name, [*overrides, *found])
+            rename_classes(config)  # of users' YAML
+            return config
     finally:
         GlobalHydra.instance().hydra = outer
 
