@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,8 +16,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
+from commands import Command, Outcome
 from lsap import checkpoints as formats
 from lsap.stylegan2 import Generator
+from pages import PAGES, blocks
+from small_runs import ON_ONE_CPU, SMALL
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # two test processes run at a time
 
@@ -63,17 +66,6 @@ def photographs() -> Callable[..., Path]:
     return write
 
 
-class Outcome(NamedTuple):
-    """How a command ended: its exit code and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Outcome]
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     """`command("train", "domain=car")` is `python -m lsap.train domain=car` in an empty folder, in this process.
@@ -97,3 +89,65 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory, photographs: Callable[..., Path]) -> Path:
+    """A folder of seven photographs."""
+    return photographs(tmp_path_factory.mktemp("seven") / "pictures", 7)
+
+
+@pytest.fixture(scope="session")
+def own(generator_file: Path, images: Path) -> list[str]:
+    """A domain of one's own, without judges."""
+    return [
+        "domain=church", f"generator.checkpoint={generator_file}", f"data.root={images}", "generator.size=32",
+        "view.size=32", "image_size=[32,32]", *SMALL,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def optimised(own: list[str], images: Path) -> list[str]:
+    """The same, to be embedded by a very short optimisation."""
+    return [
+        *own,
+        "embedding=lsap_o_wplus",
+        "lambda_lpips=0",
+        "lambda_l2=1",
+        "steps=3",
+        f"images={images}",
+        "images_per_batch=3",
+    ]
+
+
+@pytest.fixture(scope="session")
+def training_photographs(tmp_path_factory: pytest.TempPathFactory, photographs: Callable[..., Path]) -> Path:
+    """A folder of twelve photographs."""
+    return photographs(tmp_path_factory.mktemp("photos"), 12)
+
+
+@pytest.fixture(scope="session")
+def training_domain(generator_file: Path, training_photographs: Path) -> list[str]:
+    """A domain of one's own: two overrides, generator and folder; the others only make it small."""
+    return [
+        "domain=church", f"generator.checkpoint={generator_file}", f"data.root={training_photographs}",
+        "generator.size=32", "view.size=32", "image_size=[32,32]",
+        "encoder._target_=lsap.embedding.SmallPyramidEncoder", "backbone.checkpoint=random", "lambda_lpips=0",
+        "lambda_id=0", "space.samples=64", "data.num_workers=0",
+        "data.val_images=3", "max_steps=8", "batch_size=2", "stages.start=0.25", "stages.every=0.125",
+        "trainer.val_check_interval=0.25", "trainer.save_every=0.375", *ON_ONE_CPU,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def own_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML files that the pages show, written where they say."""
+    folder = tmp_path_factory.mktemp("yaml")
+    for page in PAGES:
+        for block in blocks(page, "yaml"):
+            named = re.search(r"^# (\S+\.yaml)$", block, re.MULTILINE)
+            assert named is not None, f"{page.name} shows a YAML file without saying which"
+            path = folder / named[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block, encoding="utf-8")
+    return folder

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
-from lsap.stylegan2 import Generator
+from lsap.checkpoints import rosinality
+from lsap.stylegan2 import Generator, freeze
 
 KINDS = {"up": "conv0", "conv": "conv1", "rgb": "torgb"}
 
@@ -152,3 +154,36 @@ def _network(
         "build_module_src": "raise SystemExit", "build_func_name": "G_main", "variables": variables,
     }  # fmt: skip
     return network
+
+
+ROWS = 6  # of a 16-px generator
+
+
+def pyramid(rows: int = ROWS) -> dict[str, Tensor]:
+    """A few of the tensors that tell a pyramid encoder, each of its own values."""
+    heads = {f"styles.{row}.linear.weight": torch.randn(2, 2) for row in range(rows)}
+    return {"input_layer.0.weight": torch.randn(64, 3, 3, 3), **heads, "latlayer1.weight": torch.randn(2, 2)}
+
+
+def prefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def published(tmp_path: Path, state: Mapping[str, Tensor], generator: Generator, **opts: Any) -> Path:
+    """The layout of pSp, e4e, ReStyle and HFGI."""
+    content = {
+        "state_dict": prefixed(state, "encoder.") | prefixed(rosinality.publish(generator), "decoder."),
+        "latent_avg": generator.latent_avg.repeat(ROWS, 1),
+        "opts": opts,
+    }
+    torch.save(content, tmp_path / "published.pt")
+    return tmp_path / "published.pt"
+
+
+def sixteen_pixels() -> Generator:
+    """A frozen generator of 16 px, all of whose tensors are random."""
+    made = Generator(16, 8, 2, {4: 6, 8: 5, 16: 4})
+    for parameter in made.parameters():
+        nn.init.normal_(parameter)
+    nn.init.normal_(made.latent_avg)
+    return freeze(made)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import Command
+from commands import Command
 from lsap.config.compose import composed
 from lsap.evaluation.metrics import image_values, mse
 
