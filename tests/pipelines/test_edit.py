@@ -513,7 +513,7 @@ def test_mistakes_are_one_line_each(command: Command, run: Path, smile: Path, st
         ([f"inversions={run}", "direction=smile:3"], "only a file is followed by ':'"),
         ([f"inversions={run}", f"direction={smile}", "reader=none"], "reader=none: there is no such file"),
         ([f"inversions={run}", f"direction={smile}", f"reader={smile}"], "probes look through the domain's judge"),
-        ([f"inversions={run}", f"direction={smile}", "shown=0"], "shown is a whole number of at least 1"),
+        ([f"inversions={run}", f"direction={smile}", "shown=0"], "expected a whole number of at least 1"),
     ):
         found = command("edit", *arguments)
         assert found.code == 2, arguments

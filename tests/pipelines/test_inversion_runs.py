@@ -295,8 +295,8 @@ def test_a_file_that_is_no_image_is_told_which_are(start: Start, tmp_path: Path)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("images_per_batch=0", "images_per_batch=0: images_per_batch is a whole number of at least 1"),
-        ("lambda_nscd=-1", "lambda_nscd=-1: lambda_nscd is a number from 0 upwards"),
+        ("images_per_batch=0", "images_per_batch=0: expected a whole number of at least 1"),
+        ("lambda_nscd=-1", "lambda_nscd=-1: expected a number of at least 0"),
         ("steps=0", "steps=0"),
         ("seed=-1", "seed=-1"),
         ("images=/nowhere", "/nowhere"),

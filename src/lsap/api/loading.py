@@ -17,6 +17,7 @@ from lsap.embedding import RowEncoder
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.pipelines.build import Parts, own_run
 from lsap.pipelines.devices import device_of
+from lsap.values import expanded
 
 ENCODER = "lsap_e"  # the embedding where nobody names one: the paper's
 UNTRAINED = ("embedding=lsap_o_wplus", "steps=100")  # where there is no encoder yet: seconds for an image of 64 px
@@ -49,7 +50,7 @@ def load(
         >>> lsap.load("demo", embedding="lsap_o_wplus")
         Inverter(domain=demo, embedding=lsap_o_wplus, generator of 64 px)
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if str(source) in domains():
         if domain not in (None, source):
             raise BadValue(f"load({str(source)!r}, domain={domain!r}): two domains; give one of both")

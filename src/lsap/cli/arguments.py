@@ -16,19 +16,6 @@ from omegaconf.errors import OmegaConfBaseException
 from lsap.config.compose import composed, config_dir
 
 
-def literal(argument: str) -> str:
-    """An argument as Hydra must read it: a path of our own run folders (`…/batch_size=8,seed=1/…`) needs no quotes."""
-    key, equals, value = argument.partition("=")
-    if (
-        not equals
-        or "=" not in value
-        or not re.fullmatch(r"[+~]{0,2}\w[\w./@-]*", key)  # --config-dir=… is not Hydra's to parse
-        or re.search(r"[\[\](){}'\"]", value)
-    ):
-        return argument
-    return f"{key}='{value}'"
-
-
 def left_to_members(arguments: Sequence[str], config_name: str) -> list[str]:
     """The arguments of a sweep, those made a sweep of one value that only its members can know.
 

@@ -71,7 +71,7 @@ def explain(error: BaseException, config_name: str) -> str | None:
             group, _, choice = cause.missing_cfg_file.rpartition("/")
             return f"{group}={choice}: there is no such {group}; {nearest(choice, cause.options or [])}"
         if isinstance(cause, OverrideParseException):
-            return f"cannot read {cause.override!r}: {_as_read(str(cause.override))}"
+            return f"cannot read {cause.override!r}: write key=value, as in lambda_nscd=0.5"
         target = re.search(r"Error (?:locating target|loading) '([^']+)'", str(cause))
         if isinstance(cause, InstantiationException | ImportError) and target:
             return (
@@ -96,15 +96,6 @@ def explain(error: BaseException, config_name: str) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException) or type(error).__name__ == LIGHTNING:
         return str(error).strip().splitlines()[0]
     return None
-
-
-def _as_read(argument: str) -> str:
-    """How an argument should have been written that Hydra cannot read."""
-    listed = re.fullmatch(r"(\S+?)=([\[{]).*=.*[\]}]", argument)
-    if listed is None:
-        return "write key=value, as in lambda_nscd=0.5"
-    example = "['a,b=1']" if listed[2] == "[" else "{name: 'a,b=1'}"
-    return f'quote a path that has = or , in it within the list, and the whole: "{listed[1]}={example}"'
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

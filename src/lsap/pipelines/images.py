@@ -16,6 +16,7 @@ from lsap.data import SUFFIXES, Photographs, Source, UnreadableImage, open_image
 from lsap.data.folder import file_stamp
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.runs import image_digests
+from lsap.values import expanded
 
 
 class OneFile:
@@ -75,7 +76,7 @@ def chosen_images(config: DictConfig, view_size: tuple[int, int]) -> Chosen:
         MissingFile, BadValue: there is no such folder, file or split.
     """
     if config.images is not None:
-        path = Path(config.images).expanduser()
+        path = expanded(config.images)
         if config.split is not None:
             raise BadValue(
                 f"images={path} and split={config.split}: a split is one of the domain's own; give one of both"

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lsap import refinement
 from lsap.checkpoints import save_directions, write_state
-from lsap.config.checks import positive
 from lsap.editing.directions import Unreadable
 from lsap.editing.effects import incremental
 from lsap.errors import BadValue
@@ -48,8 +47,6 @@ def edit(config: DictConfig) -> Path:
         BadValue, MissingFile: the run, a direction or a strength cannot be used; nothing has been written.
         StoppedRun: the disk is full; what was done stays.
     """
-    for name in ("shown", "matched_on"):
-        positive(name, config[name])
     source, config = stored_run(config)
     parts = Parts(config, device_of(config.accelerator))
     _check_owner(source, parts)
