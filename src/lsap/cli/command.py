@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lsap.cli.arguments import left_to_members
+from lsap.cli.help import answered
 from lsap.cli.messages import explain, fetching
 from lsap.cli.sweeps import Failed, Sweep
 from lsap.config.compose import config_dir
@@ -73,6 +74,8 @@ def command(config_name: str, task: str, *checks: str) -> Callable[[], None]:
 
         job.__module__ = f"lsap.{config_name}"  # what Hydra names the program by
         try:
+            if answered(sys.argv[1:], config_name):
+                return
             swept = bool({"-m", "--multirun"} & set(sys.argv[1:]))
             sys.argv[1:] = literal(sys.argv[1:], config_name, sweep=swept)
             if swept:
