@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 from commands import Command, Outcome
 from lsap import checkpoints as formats
 from lsap.cli.arguments import left_to_members
+from lsap.cli.help import choices, examples
 from lsap.cli.messages import fetching
-from lsap.config.compose import composed
+from lsap.config.compose import composed, config_dir
 from lsap.stylegan2 import Generator
 
 Photographs = Callable[..., Path]
@@ -66,8 +68,13 @@ WRONG: list[tuple[list[str], str]] = [
     (["domian=car"], "unknown setting 'domian': did you mean 'domain'"),
     (
         ["domain=car", "generator.chekpoint=a.pt"],
-        "'generator.chekpoint': did you mean 'generator.checkpoint'? (accepted: generator._target_, generator.c",
+        "unknown setting 'generator.chekpoint': did you mean 'generator.checkpoint'?",
     ),
+    (["steps=5"], "unknown setting 'steps' with embedding=lsap_e: it belongs to embedding=lsap_o_w or lsap_o_wplus or"),
+    (["adversary.lr=3"], "unknown setting 'adversary.lr' with embedding=lsap_e: it belongs to embedding=e4e or"),
+    (["zzz=1"], "unknown setting 'zzz': python -m lsap.train --help lists the settings"),
+    (["--embedding", "lsap_o_w"], "--embedding: settings are typed without dashes, as embedding=lsap_o_w"),
+    (["--lambda-nscd=1"], "--lambda-nscd=1: settings are typed without dashes, as lambda_nscd=1"),
     (["trainer.device=2"], "unknown setting 'trainer.device': did you mean 'trainer.devices'"),
     (["checkpoint=a.pt"], "checkpoint=a.pt names the encoder that a refinement is trained over"),
     (["lambda_nscd"], "cannot read 'lambda_nscd': write key=value"),
@@ -149,6 +156,40 @@ def test_other_commands_refuse_alike(refused: Callable[..., str]) -> None:
     line = refused("evaluate", "runs=[runs/count=4,steps=5]")
     assert line.endswith("a path with a comma in it needs quotes, as in runs=['a,b']")
     assert "unknown setting 'lambdas_': did you mean 'lambdas'" in refused("compare", "lambdas_=[0,1]")
+
+
+def test_settings_under_the_name_of_another_command_are_named(refused: Callable[..., str]) -> None:
+    assert refused("evaluate", "inversions=x") == "unknown setting 'inversions': lsap.evaluate calls it runs"
+    assert refused("edit", "runs=[x]") == "unknown setting 'runs': lsap.edit calls it inversions"
+
+
+@pytest.mark.parametrize("verb", sorted(path.stem for path in config_dir().glob("*.yaml")))
+def test_help_begins_with_usage_and_examples(command: Command, verb: str) -> None:
+    outcome = command(verb, "--help")
+    assert outcome.code == 0, outcome.err
+    usage, _, what, *_ = outcome.out.splitlines()
+    assert usage.startswith(f"usage: python -m lsap.{verb} [setting=value …]")
+    assert what[0].isupper()
+    assert f"examples:\n  python -m lsap.{verb}" in outcome.out
+    assert "settings (a.b=value sets b of a" in outcome.out
+
+
+def test_examples_of_the_help_compose() -> None:
+    for verb in (path.stem for path in config_dir().glob("*.yaml")):
+        for line in examples(verb):
+            settings = line.split()[3:]
+            if "-m" in settings or "|" in line:
+                continue
+            composed(verb, settings)
+
+
+def test_choices_of_the_help_are_the_groups_of_the_command() -> None:
+    assert set(choices("invert")) == {"embedding", "domain", "refinement", "trainer", "preset", "logger"}
+    assert choices("nscd") == {}
+
+
+def test_the_version_is_that_of_lsap(command: Command) -> None:
+    assert command("train", "--version").out == f"lsap {version('lsap')}\n"
 
 
 def test_debug_shows_the_traceback(command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -265,6 +266,7 @@ def test_started_again_it_goes_on_and_ends_alike(start: Start, run: Path, capsys
     (first / "batches" / "00000.json").unlink()
     (first / "batches" / "00002.json").unlink()
     start("strength=[1,2]")
+    assert re.search(rf"resuming {first}: \d+ of \d+ batches are done", capsys.readouterr().out)
     assert (first / "checksums.json").read_text() == before
     assert start("strength=[1,2,3]") != first
 

@@ -445,7 +445,7 @@ def test_killed_while_it_measures_it_does_not_train_again(start: Start, unbroken
 
 
 def test_an_error_in_the_middle_is_recorded_and_the_run_goes_on_from_there(
-    start: Start, unbroken: Start, tmp_path: Path
+    start: Start, unbroken: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
         raise ZeroDivisionError("a bug")
@@ -464,6 +464,7 @@ def test_an_error_in_the_middle_is_recorded_and_the_run_goes_on_from_there(
             after(5, EncoderTraining.training_step, then=lambda: pytest.fail("too much")),
         )
         again = start()  # four of eight steps are left
+    assert f"resuming {folder}: 4 of 8 steps are done" in capsys.readouterr().out
     assert_same_outcome(again.folder, unbroken().folder)
 
 

@@ -29,7 +29,7 @@ def left_to_members(arguments: Sequence[str], config_name: str) -> list[str]:
         return list(arguments)
     chosen = [each for each in plain if keys[each] in groups and "," not in each]
     try:
-        known = _accepted(composed(config_name, chosen)) | groups
+        known = accepted(composed(config_name, chosen)) | groups
     except (HydraException, OmegaConfBaseException):
         return list(arguments)  # Hydra itself says what is wrong
     left = [each for each in plain if keys[each] not in known and not keys[each].startswith("hydra.")]
@@ -44,13 +44,13 @@ def _alone(argument: str) -> str:
     return argument if override.is_sweep_override() else f"{key}=choice({only})"
 
 
-def _accepted(config: DictConfig) -> set[str]:
+def accepted(config: DictConfig) -> set[str]:
     """The settings of a configuration, as they are typed."""
-    return set(_dotted(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False))))
+    return set(dotted(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False))))
 
 
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in settings.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from dotted(value, f"{prefix}{key}.")

@@ -110,6 +110,8 @@ def fit(
     last = checkpoints / "last.ckpt"
     resumed = str(last) if state == "continue" and last.is_file() else None
     first_step = folder.record.step if resumed else 0
+    if resumed and global_rank() == 0:
+        print(f"resuming {folder.path}: {first_step} of {course.max_steps} steps are done")
     progress = ReadableProgress(course.batch_size, course.title)
     validate_every = max(1, min(round(settings.val_check_interval * course.max_steps), 2500))
     save_every = max(1, min(round(settings.save_every * course.max_steps), 1000))

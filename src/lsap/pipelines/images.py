@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,4 +98,6 @@ def chosen_images(config: DictConfig, view_size: tuple[int, int]) -> Chosen:
         if source is None:
             raise MissingFile("there are no test images here: name a folder with images= or data.test_root=")
     names = tuple(source.names)[: config.count]
+    if config.count is not None and len(names) < config.count:
+        print(f"count={config.count}: there are {len(names)} images; all of them are used", file=sys.stderr)
     return Chosen(source, names, label)

@@ -70,6 +70,7 @@ def edit(config: DictConfig) -> Path:
     if (store.path / "summary.json").is_file() and not store.unfinished():
         print(f"finished before: {store.path} (delete the folder to edit again)")
         return store.path
+    store.report_resumed()
     save_directions([e.direction for e in edits], store.path / "directions.safetensors")
     work = Work(parts, source, store, edits, reader, inverted_images(config, parts, store))
     if store.unfinished() and config.effect is not None and config.matched == "run":
