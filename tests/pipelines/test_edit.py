@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -260,13 +259,15 @@ def test_started_again_it_goes_on_and_ends_alike(start: Start, run: Path, capsys
     capsys.readouterr()
     assert start("strength=[1,2]") == first
     assert "finished before" in capsys.readouterr().out
-    for file in ("summary.json", "batches/00001.json"):
-        (first / file).unlink()
+    (first / "summary.json").unlink()
+    (first / "batches" / "00001.json").unlink()
+    start("strength=[1,2]")
+    assert f"resuming {first}: 2 of 3 batches are done" in capsys.readouterr().out
+    (first / "summary.json").unlink()
     shutil.rmtree(first / "images" / "smile" / "+2")
     (first / "batches" / "00000.json").unlink()
     (first / "batches" / "00002.json").unlink()
     start("strength=[1,2]")
-    assert re.search(rf"resuming {first}: \d+ of \d+ batches are done", capsys.readouterr().out)
     assert (first / "checksums.json").read_text() == before
     assert start("strength=[1,2,3]") != first
 
