@@ -115,15 +115,12 @@ def _contents(path: Path) -> Network:
     try:
         if card.get("kind") == KIND:
             return _own(content, card)
-        if record := _network(content):
+        if name := _object(content):
+            _tell_trained(path, name, name == "G")
+            record = content[name]
             return (tensorflow if record.name == nvidia.TENSORFLOW else nvidia).read_network(record)
         if (found := wrapped_generator(content)) is not None:
-            if found.is_trained:
-                print(
-                    f"{path}: takes {found.name!r}, the generator in training: the file holds no average of it, whose "
-                    "images are usually better",
-                    file=sys.stderr,
-                )
+            _tell_trained(path, found.name, found.is_trained)
             if nvidia.recognises(found.state):
                 network = nvidia.rename(found.state)
                 return network if network.latent_avg is not None else network._replace(latent_avg=found.latent_avg)
@@ -143,12 +140,18 @@ def _contents(path: Path) -> Network:
 
 def holds_generator(content: Mapping[str, Any]) -> bool:
     """Whether a checkpoint holds a generator that is known here, alone or with an encoder."""
-    return _network(content) is not None or wrapped_generator(content) is not None
+    return _object(content) is not None or wrapped_generator(content) is not None
 
 
-def _network(content: Mapping[str, Any]) -> Record | None:
-    """NVIDIA's generator object: the running mean where there is one."""
-    return next((content[name] for name in ("G_ema", "Gs", "G") if isinstance(content.get(name), Record)), None)
+def _object(content: Mapping[str, Any]) -> str | None:
+    """The key of NVIDIA's generator object: of the running mean where there is one."""
+    return next((name for name in ("G_ema", "Gs", "G") if isinstance(content.get(name), Record)), None)
+
+
+def _tell_trained(path: Path, name: str, is_trained: bool) -> None:
+    if is_trained:
+        told = "the generator in training: the file holds no average of it, whose images are usually better"
+        print(f"{path}: takes {name!r}, {told}", file=sys.stderr)
 
 
 def _with_own(state: dict[str, Tensor], own: object, latent_avg: Tensor | None) -> Network:
@@ -180,9 +183,9 @@ def _build(path: Path, network: Network) -> Generator:
         while (up := f"blocks.up{2 * max(channels)}.weight") in state:
             channels[2 * max(channels)] = len(state[up])
         style_dim = state["blocks.conv4.affine.weight"].shape[1]
-    except (KeyError, IndexError) as error:
+        _check_supported(path, state, max(channels), style_dim)
+    except (KeyError, IndexError, TypeError) as error:
         raise BadValue(f"{path} is no complete generator: {error}") from error
-    _check_supported(path, state, max(channels), style_dim)
     state = _with_noise(state)
     depth = sum(name.startswith("mapping.layers.") and name.endswith(".weight") for name in state)
     # initial values are overwritten; the caller's random stream stays as it was
