@@ -150,7 +150,7 @@ def test_a_run_of_ours_is_read_by_its_card(generator: Generator, tmp_path: Path)
             r"6 rows of W\+, but its options say .*: 18",
         ),
         ({"encoder_type": "Encoder4Editing"}, {"size": 512}, r"6 rows of W\+, but you ask for a 512-px generator: 16"),
-        ({"encoder_type": "Encoder4Edit"}, {}, r"name the encoder 'Encoder4Edit'; did you mean 'Encoder4Editing'"),
+        ({"encoder_type": "Encoder4Edit"}, {}, r"name the encoder 'Encoder4Edit', which lsap does not read; it reads GradualStyle"),
         ({"encoder_type": "ProgressiveBackboneEncoder"}, {}, r"but its tensors are those of psp or e4e"),
         ({}, {"kind": "e4f"}, r"there is no encoder 'e4f'; did you mean 'e4e'"),
     ],

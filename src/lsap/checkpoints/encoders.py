@@ -24,7 +24,7 @@ from torch import Tensor
 from lsap.checkpoints import rosinality
 from lsap.checkpoints.foreign import known_network
 from lsap.checkpoints.pickles import Record
-from lsap.checkpoints.states import read_card, read_state
+from lsap.checkpoints.states import check_finite, read_card, read_state
 from lsap.errors import BadValue, nearest
 
 KIND = "lsap encoder"
@@ -116,6 +116,7 @@ def read_encoder(path: str | Path, *, kind: str | None = None, size: int | None 
     try:
         found = _own(content, card) if "embedding" in card or card.get("kind") == KIND else _published(content, kind)
         _check(found, None if kind is None else SAME.get(kind, kind), size)
+        check_finite("its encoder", found.state)
     except BadValue as error:
         mend = f"; {OF_A_TRAINING}" if "pytorch-lightning_version" in content else ""
         raise BadValue(f"{path}: {error}{mend}") from error
@@ -211,14 +212,14 @@ def _kind(state: Mapping[str, Tensor], opts: Mapping[str, Any], asked: str | Non
         shaped = ("restyle_psp", "restyle_e4e")
     elif "latlayer1.weight" in state:
         shaped = ("psp", "e4e")
-    elif "linear.weight" in state:
+    elif "linear.weight" in state and "output_layer_2.3.weight" not in state:  # which makes all rows of W+ at once
         shaped = ("w",)
     else:
         raise BadValue(f"its encoder is of no known kind (it begins with {', '.join(list(state)[:3])}, …)")
     written = opts.get("encoder_type")
     if written is not None:
         if written not in TYPES:
-            raise BadValue(f"its options name the encoder {written!r}, which lsap does not have; it has {', '.join(TYPES)}")
+            raise BadValue(f"its options name the encoder {written!r}, which lsap does not read; it reads {', '.join(TYPES)}")
         if TYPES[written] not in shaped:
             raise BadValue(f"its options name {written}, but its tensors are those of {' or '.join(shaped)}")
         return TYPES[written]

@@ -14,7 +14,6 @@ CONVERT = "save its weights as safetensors or with torch.save in the program tha
 BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, which stands for the file", "run git lfs pull in its repository"),
     (b"<", "a web page or XML, as servers send it in place of a file", AGAIN),
-    (b"{\"", "JSON text", AGAIN),
     (b"\x1f\x8b", "compressed with gzip", "unpack it with gunzip or tar first"),
     (b"BZh", "compressed with bzip2", "unpack it first"),
     (b"\xfd7zXZ\x00", "compressed with xz", "unpack it first"),
@@ -43,6 +42,7 @@ NETWORKS: tuple[tuple[str, str], ...] = (
     (r"hypernet\.", "HyperStyle's hypernetwork"),
 )
 TAR = b"ustar"  # from byte 257 on
+PICKLES = (b"(", b"c", b"}", b"]")  # how a pickle begins that is text
 
 
 def check_known(path: Path) -> None:
@@ -55,10 +55,13 @@ def check_known(path: Path) -> None:
         head = file.read(262)
     if not head:
         raise BadValue(f"is empty (0 bytes); {AGAIN}")
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    begun = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     for beginning, what, mend in BEGINNINGS:
-        if head.startswith(beginning) or (beginning[:1] in b"<{v" and text.startswith(beginning)):
+        if begun.startswith(beginning):
             raise BadValue(f"is {what}; {mend}")
+    text = " ".join(begun.decode("ascii", "replace").split())
+    if text.replace("\ufffd", "\0").isprintable() and not begun.startswith(PICKLES):
+        raise BadValue(f"is text, not weights (it begins {text[:40]!r}); {AGAIN}")
     if head[257:] == TAR:
         raise BadValue("is a tar archive; unpack it and name the file of weights inside")
 

@@ -18,8 +18,8 @@ from lsap.checkpoints.encoders import mean_latent
 from lsap.checkpoints.foreign import known_network
 from lsap.checkpoints.nvidia import Network
 from lsap.checkpoints.pickles import Record
-from lsap.checkpoints.states import read_card, read_state, save_torch, write_state
-from lsap.checkpoints.wrappers import wrapped_generator
+from lsap.checkpoints.states import check_finite, read_card, read_state, save_torch, write_state
+from lsap.checkpoints.wrappers import wrapped_generator, wrapped_generators
 from lsap.errors import BadValue
 from lsap.seeds import derive
 from lsap.stylegan2 import Generator, freeze
@@ -130,9 +130,9 @@ def _contents(path: Path) -> Network:
         raise BadValue(f"{path}: {error}") from error
     if (known := known_network(content)) is not None:
         raise BadValue(f"{path} holds {known}; lsap reads StyleGAN2 generators in the names of rosinality and NVIDIA")
-    held = ", ".join(sorted(map(str, content))[:4])
+    held = ", ".join([*sorted(map(str, content))[:4], "..."]) if content else "no tensors"
     raise BadValue(
-        f"{path} holds no generator that is known here (it has {held}, ...). Accepted: a generator saved by lsap, "
+        f"{path} holds no generator that is known here (it has {held}). Accepted: a generator saved by lsap, "
         "a rosinality file with 'g_ema' or its bare state dict, NVIDIA's .pkl of a StyleGAN2, or a checkpoint of pSp, "
         "e4e, ReStyle or HFGI with its decoder."
     )
@@ -140,7 +140,7 @@ def _contents(path: Path) -> Network:
 
 def holds_generator(content: Mapping[str, Any]) -> bool:
     """Whether a checkpoint holds a generator that is known here, alone or with an encoder."""
-    return _object(content) is not None or wrapped_generator(content) is not None
+    return _object(content) is not None or bool(wrapped_generators(content))
 
 
 def _object(content: Mapping[str, Any]) -> str | None:
@@ -184,22 +184,32 @@ def _build(path: Path, network: Network) -> Generator:
             channels[2 * max(channels)] = len(state[up])
         style_dim = state["blocks.conv4.affine.weight"].shape[1]
         _check_supported(path, state, max(channels), style_dim)
-    except (KeyError, IndexError, TypeError) as error:
-        raise BadValue(f"{path} is no complete generator: {error}") from error
+    except KeyError as error:
+        raise BadValue(f"{path} is no complete generator: {error} is missing") from error
+    except (IndexError, TypeError) as error:
+        raise BadValue(f"{path} is no complete generator: its tensors have other shapes than a generator's") from error
     state = _with_noise(state)
     depth = sum(name.startswith("mapping.layers.") and name.endswith(".weight") for name in state)
     # initial values are overwritten; the caller's random stream stays as it was
-    with torch.random.fork_rng(devices=[]):
-        generator = Generator(
-            max(channels), style_dim, depth, channels, mapping_lr=network.mapping_lr, clamp=network.clamp
-        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            generator = Generator(
+                max(channels), style_dim, depth, channels, mapping_lr=network.mapping_lr, clamp=network.clamp
+            )
+    except BadValue as error:
+        raise BadValue(f"{path}: {error}") from error
     wanted = {name: tensor.shape for name, tensor in generator.state_dict().items() if name != "latent_avg"}
-    wrong = [name for name in {**wanted, **state} if name not in state or state[name].shape != wanted.get(name)]
+    wrong = [
+        name
+        for name in {**wanted, **state}
+        if name not in state or state[name].shape != wanted.get(name) or not state[name].is_floating_point()
+    ]
     if wrong:
         raise BadValue(
             f"{path} is no complete {generator.size}-px generator: {len(wrong)} of its {len(wanted)} tensors are "
-            f"missing, unknown or of another shape ({', '.join(wrong[:3])}, ...)"
+            f"missing, unknown or of another shape or type ({', '.join(wrong[:3])}, ...)"
         )
+    check_finite(path, state)
     generator.load_state_dict(dict(state), strict=False)
     return generator
 
@@ -213,7 +223,7 @@ def _check_supported(path: Path, state: Mapping[str, Tensor], size: int, style_d
             "or a z of another length; lsap supports unconditional generators whose z is as long as w"
         )
     if rgb is not None and len(rgb) != 3:
-        raise BadValue(f"{path}: its images have {len(rgb)} channels; lsap supports generators of RGB images (3)")
+        raise BadValue(f"{path}: its images have {len(rgb)} channel{'s' * (len(rgb) > 1)}; lsap supports RGB images (3)")
     if rgb is not None and not any(f"blocks.rgb{side}.weight" in state for side in (4, size // 2)):
         raise BadValue(
             f"{path}: its synthesis has the architecture 'orig' or 'resnet', without a ToRGB at every resolution; lsap "
@@ -224,8 +234,8 @@ def _check_supported(path: Path, state: Mapping[str, Tensor], size: int, style_d
 def _with_noise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with a noise map for every layer that adds noise, where the file has none at all.
 
-    Maps are standard normal, as the published code draws them, from a seed per layer, so that they are the same in
-    every process and on every machine.
+    Maps are standard normal, as the published code draws them, from a seed per layer and by NumPy's frozen generator,
+    so that they are the same in every process, on every machine and in every version.
     """
     if any(name.endswith(".noise") for name in state):
         return dict(state)
@@ -233,7 +243,6 @@ def _with_noise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in state:
         if found := re.fullmatch(r"(blocks\.\D+(\d+)\.noise)_strength", name):
             side = int(found[2])
-            drawn[found[1]] = torch.from_numpy(
-                np.random.default_rng(derive(0, found[1])).standard_normal((1, 1, side, side), np.float32)
-            )
+            rng = np.random.RandomState(derive(0, found[1]) % 2**32)
+            drawn[found[1]] = torch.from_numpy(rng.standard_normal((1, 1, side, side)).astype(np.float32))
     return {**state, **drawn}

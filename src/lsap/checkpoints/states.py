@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import mmap
+import os
 import pickle
 import re
 import struct
@@ -69,6 +70,9 @@ def read_pickled(path: str | Path) -> object:
     try:
         check_known(path)
         with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(file):
+                raise zipfile.BadZipFile("its end is missing")
+            file.seek(0)
             is_torch = is_older(file) or zipfile.is_zipfile(file)
             file.seek(0)
             if is_torch:
@@ -108,6 +112,24 @@ def _other_content(path: Path) -> object:
 
 def _kind(content: object) -> str:
     return content.name if isinstance(content, Record) else type(content).__name__
+
+
+def check_finite(whose: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers.
+
+    Args:
+        whose: what begins the message, a file or a part of one.
+        state: the tensors by name.
+
+    Raises:
+        BadValue: some are NaN or infinite; the message names the first tensor.
+    """
+    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if bad:
+        raise BadValue(
+            f"{whose}: {len(bad)} of its {len(state)} tensors hold NaN or infinite values (the first: {bad[0]}): the "
+            "training diverged, or the file is damaged; take an earlier checkpoint"
+        )
 
 
 def read_card(path: str | Path) -> dict[str, str]:
@@ -170,6 +192,8 @@ def existing(path: str | Path) -> Path:
         raise MissingFile(f"{path} does not exist; check the path, or download the file first")
     if not path.is_file():
         raise BadValue(f"{path} is a folder, not a checkpoint file")
+    if not os.access(path, os.R_OK):
+        raise BadValue(f"{path} may not be read by this user; change its permissions")
     return path
 
 

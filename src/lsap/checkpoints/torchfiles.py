@@ -25,7 +25,7 @@ OLDER_PARTS = 5  # its pickles: magic number, version, machine, content, names o
 def is_older(file: IO[bytes]) -> bool:
     """Whether a file has torch's older layout; the position is kept."""
     here = file.tell()
-    head = file.read(16)
+    head = file.read(32)
     file.seek(here)
     return MAGIC in head
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lsap.checkpoints.arrays import as_tensor
 from lsap.errors import BadValue
 
 ANCHORS = re.compile(r"(.*\.)?(input\.input|synthesis\.b4\.const)")  # of rosinality's generators and NVIDIA's
@@ -36,14 +37,14 @@ class Wrapped:
     latent_avg: Tensor | None
 
     @property
-    def is_averaged(self) -> bool:
-        """Whether the name says that these are averaged weights."""
-        return not AVERAGED.isdisjoint(re.split(r"[._]", self.name.lower()))
-
-    @property
     def is_trained(self) -> bool:
         """Whether the name says that this is the network in training, not its average."""
         return self.name.rpartition(".")[2].lower() in TRAINED
+
+
+def wrapped_generators(content: Mapping[str, Any]) -> list[Wrapped]:
+    """Every generator of a checkpoint."""
+    return list(_generators(content, (), [], set()))
 
 
 def wrapped_generator(content: Mapping[str, Any]) -> Wrapped | None:
@@ -52,8 +53,8 @@ def wrapped_generator(content: Mapping[str, Any]) -> Wrapped | None:
     Raises:
         BadValue: it has several.
     """
-    found = list(_generators(content, (), [], set()))
-    averaged = [one for one in found if one.is_averaged]
+    found = wrapped_generators(content)
+    averaged = [one for one in found if _is_averaged(one.name)]
     chosen = averaged or found
     if len(chosen) > 1:
         names = ", ".join(one.name or "its own tensors" for one in chosen)
@@ -69,17 +70,19 @@ def _generators(
         return
     seen.add(id(box))
     boxes = [*outer, box]
-    for name, value in box.items():
+    for name, value in sorted(box.items(), key=lambda item: not _is_averaged(str(item[0]))):
         if isinstance(value, Mapping):
             yield from _generators(value, (*path, str(name)), boxes, seen)
-        elif isinstance(value, Tensor) and (anchor := ANCHORS.fullmatch(str(name))):
+        elif (anchor := ANCHORS.fullmatch(str(name))) and as_tensor(value) is not None:
             prefix = anchor[1] or ""
-            state = {
-                key[len(prefix) :]: tensor
-                for key, tensor in box.items()
-                if isinstance(key, str) and key.startswith(prefix) and isinstance(tensor, Tensor)
-            }
-            means = (state.pop("latent_avg", None), *(one.get("latent_avg") for one in reversed(boxes)))
-            mean = next((each for each in means if isinstance(each, Tensor)), None)
+            own = {str(key)[len(prefix) :]: as_tensor(each) for key, each in box.items() if str(key).startswith(prefix)}
+            state = {key: tensor for key, tensor in own.items() if tensor is not None}
+            means = (state.pop("latent_avg", None), *(as_tensor(one.get("latent_avg")) for one in reversed(boxes)))
+            mean = next((each for each in means if each is not None), None)
             parts = [part for part in prefix.split(".") if part not in ("", "module", "_orig_mod")]
             yield Wrapped(".".join((*path, *parts)), state, mean)
+
+
+def _is_averaged(name: str) -> bool:
+    """Whether a name says that these are averaged weights."""
+    return not AVERAGED.isdisjoint(re.split(r"[._]", name.lower()))
