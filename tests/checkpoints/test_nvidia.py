@@ -99,7 +99,11 @@ def test_the_network_in_training_is_taken_with_a_line_where_its_average_is_missi
     ("name", "shape", "message"),
     [
         ("mapping.embed.weight", (8, 3), r"takes class labels \(c_dim > 0\)"),
-        ("synthesis.b16.skip.weight", (4, 5, 1, 1), r"its synthesis has the architecture 'resnet'; lsap supports 'skip' only"),
+        (
+            "synthesis.b16.skip.weight",
+            (4, 5, 1, 1),
+            r"the architecture 'resnet'; lsap supports 'skip' only",
+        ),
         ("synthesis.b16.conv0.resample_filter", (12, 12), r"another filter than StyleGAN2's"),
         ("synthesis.b16.conv0.bias", (9,), r"no complete 16-px generator: 1 of .*blocks\.up16\.bias"),
     ],

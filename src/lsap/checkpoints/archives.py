@@ -1,4 +1,4 @@
-"""Torch's zip files read as data, where torch's own safe reader stops: whole modules, and pickles of protocol 4 and 5."""
+"""Torch's zip files read as data where torch's own safe reader stops: whole modules, pickles of protocol 4 and 5."""
 
 from __future__ import annotations
 

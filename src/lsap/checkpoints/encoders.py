@@ -140,11 +140,11 @@ def split(content: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
 
 
 def _states(content: Mapping[str, Any]) -> Mapping[Any, Any]:
-    """The tensors of all networks of a checkpoint, those of an encoder behind `encoder.`, whatever key they lie under."""
+    """The tensors of all networks of a checkpoint, an encoder's behind `encoder.`, whatever key they lie under."""
     if isinstance(own := content.get("encoder"), Mapping):  # the toolbox's
         decoder = {f"decoder.{k}": v for k, v in _mapping(content.get("decoder")).items()}
-        own = {k: v for k, v in own.items() if k != "latent_avg"}
-        return decoder | (own if any(WRAPPING.match(str(k)) for k in own) else _alone(own))
+        named = any(WRAPPING.match(str(k)) for k in own)
+        return decoder | (dict(own) if named else _alone(own))
     for box in (content.get("state_dict"), *content.values(), content):
         if isinstance(box, Mapping):
             if any(WRAPPING.match(str(k)) for k in box):
@@ -155,7 +155,7 @@ def _states(content: Mapping[str, Any]) -> Mapping[Any, Any]:
 
 
 def _alone(state: Mapping[Any, Any]) -> dict[str, Any]:
-    return {f"encoder.{name}": value for name, value in state.items()}
+    return {f"encoder.{name}": value for name, value in state.items() if name != "latent_avg"}
 
 
 def mean_latent(content: Mapping[str, Any]) -> Tensor | None:
@@ -207,6 +207,10 @@ def _kind(state: Mapping[str, Tensor], opts: Mapping[str, Any], asked: str | Non
             f"its encoder takes {what} ({channels} channel{'s' * (channels > 1)}), not photographs (3); name the "
             "checkpoint of an encoder for inversion"
         )
+    written = opts.get("encoder_type")
+    if written is not None and written not in TYPES:
+        known = ", ".join(TYPES)
+        raise BadValue(f"its options name the encoder {written!r}, which lsap does not read; it reads {known}")
     shaped: tuple[str, ...]
     if channels == 6:
         shaped = ("restyle_psp", "restyle_e4e")
@@ -216,10 +220,7 @@ def _kind(state: Mapping[str, Tensor], opts: Mapping[str, Any], asked: str | Non
         shaped = ("w",)
     else:
         raise BadValue(f"its encoder is of no known kind (it begins with {', '.join(list(state)[:3])}, …)")
-    written = opts.get("encoder_type")
     if written is not None:
-        if written not in TYPES:
-            raise BadValue(f"its options name the encoder {written!r}, which lsap does not read; it reads {', '.join(TYPES)}")
         if TYPES[written] not in shaped:
             raise BadValue(f"its options name {written}, but its tensors are those of {' or '.join(shaped)}")
         return TYPES[written]

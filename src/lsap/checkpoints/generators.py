@@ -219,11 +219,12 @@ def _check_supported(path: Path, state: Mapping[str, Tensor], size: int, style_d
     first, rgb = state.get("mapping.layers.0.weight"), state.get(f"blocks.rgb{size}.weight")
     if first is not None and first.shape != (style_dim, style_dim):
         raise BadValue(
-            f"{path}: its mapping network takes {first.shape[-1]} numbers and w has {style_dim}: it takes class labels, "
-            "or a z of another length; lsap supports unconditional generators whose z is as long as w"
+            f"{path}: its mapping network takes {first.shape[-1]} numbers and w has {style_dim}: it takes class "
+            "labels, or a z of another length; lsap supports unconditional generators whose z is as long as w"
         )
     if rgb is not None and len(rgb) != 3:
-        raise BadValue(f"{path}: its images have {len(rgb)} channel{'s' * (len(rgb) > 1)}; lsap supports RGB images (3)")
+        found = f"{len(rgb)} channel{'s' * (len(rgb) > 1)}"
+        raise BadValue(f"{path}: its images have {found}; lsap supports RGB images (3)")
     if rgb is not None and not any(f"blocks.rgb{side}.weight" in state for side in (4, size // 2)):
         raise BadValue(
             f"{path}: its synthesis has the architecture 'orig' or 'resnet', without a ToRGB at every resolution; lsap "

@@ -37,7 +37,8 @@ def read_state(path: str | Path) -> dict[str, Any]:
 
     Args:
         path: a safetensors or torch file (zip or the older layout) or one of NVIDIA's pickles; the content decides,
-            not the name. A network of NVIDIA's that was saved alone comes as its "G_ema". Where it is missing, `located` says what is taken in its place.
+            not the name. A network of NVIDIA's that was saved alone comes as "G_ema". Where the file is missing,
+            `located` says what is taken in its place.
 
     Raises:
         MissingFile: there is no such file.

@@ -1,8 +1,8 @@
-"""Where in a checkpoint a generator's tensors lie: bare, inside the dicts of other tools, behind prefixes of their names.
+"""Where in a checkpoint a generator's tensors lie: bare, inside the dicts of other tools, behind prefixes of names.
 
 Tools wrap the same tensors differently: `g_ema`, `state_dict`, `params_ema`; `module.` of DataParallel, `generator.` of
-Lightning, `decoder.` of an encoder's checkpoint. The wrapping is not listed here but found: a tensor that every generator
-has is looked for by the end of its name, and what stands before it is taken off.
+Lightning, `decoder.` of an encoder's checkpoint. The wrapping is not listed here but found: a tensor that every
+generator has is looked for by the end of its name, and what stands before it is taken off.
 """
 
 from __future__ import annotations
