@@ -203,6 +203,7 @@ UNSUPPORTED: dict[str, tuple[Callable[[State, State], Any], str]] = {
     "our own without settings": (lambda *_: sixteen_pixels().state_dict(), r"without its settings \(use save_gener"),
     "several": (lambda s, _: {"one": s, "two": other(s)}, r"several generators \(one, two\); save one of them alone"),
     "NaN": (lambda s, _: {"g_ema": s | {"conv1.activate.bias": torch.full((6,), torch.nan)}}, r"1 of .* hold NaN"),
+    "a mean of NaN": (lambda s, _: {"g_ema": s, "latent_avg": torch.full((8,), torch.nan)}, "the first: latent_avg"),
     "whole numbers": (lambda s, _: {"g_ema": {k: v.int() for k, v in s.items()}}, "missing, unknown or of another"),
     "complex numbers": (lambda s, _: {"g_ema": s | {"input.input": torch.zeros(1, 6, 4, 4) * 1j}}, "1 of its 47"),
     "numbers for matrices": (lambda s, _: {"g_ema": s | {"style.1.weight": torch.tensor(1.0)}}, "have other shapes"),

@@ -209,7 +209,8 @@ def _build(path: Path, network: Network) -> Generator:
             f"{path} is no complete {generator.size}-px generator: {len(wrong)} of its {len(wanted)} tensors are "
             f"missing, unknown or of another shape or type ({', '.join(wrong[:3])}, ...)"
         )
-    check_finite(path, state)
+    mean = {} if network.latent_avg is None else {"latent_avg": network.latent_avg}
+    check_finite(path, state | mean)
     generator.load_state_dict(dict(state), strict=False)
     return generator
 
