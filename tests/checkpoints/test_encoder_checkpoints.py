@@ -242,6 +242,14 @@ def test_encoders_that_are_not_supported_are_named(
         read_encoder(tmp_path / "e.pt")
 
 
+def test_an_encoder_of_text_is_none(tmp_path: Path) -> None:
+    content = {f"bert.encoder.layer.{n}.output.dense.weight": torch.zeros(2, 2) for n in (0, 1)}
+    torch.save(content, tmp_path / "bert.pt")
+    assert holding(content, {}) == "none"
+    with pytest.raises(BadValue, match=r"bert\.pt: holds no encoder \(it has bert\.encoder"):
+        read_encoder(tmp_path / "bert.pt")
+
+
 def test_damaged_weights_and_hypernetworks_are_named(generator: Generator, tmp_path: Path) -> None:
     state = prefixed(pyramid() | {"latlayer1.weight": torch.full((2, 2), torch.inf)}, "encoder.")
     torch.save({"state_dict": state, "opts": {"encoder_type": "Encoder4Editing"}}, tmp_path / "e.pt")

@@ -35,6 +35,7 @@ OF_A_TRAINING = (
 EXTRA = ("residue.", "grid_align.")  # HFGI's own networks; after these beginnings of names in our files too
 # What stands before the networks' own names where a tool wraps them in modules of its own.
 WRAPPING = re.compile(r"(?:\w+\.)*?(?=(?:encoder|decoder|residue|grid_align)\.)")
+WRAPPED_ENCODER = re.compile(r"(?:\w+\.)*?encoder\.(?:module\.)?(?:input_layer\.0|conv1)\.weight")
 
 # What the published options call their encoders.
 TYPES = {
@@ -147,7 +148,8 @@ def _states(content: Mapping[str, Any]) -> Mapping[Any, Any]:
         return decoder | (dict(own) if named else _alone(own))
     for box in (content.get("state_dict"), *content.values(), content):
         if isinstance(box, Mapping):
-            if any(WRAPPING.match(str(k)) for k in box):
+            form = WRAPPING if box is content.get("state_dict") else WRAPPED_ENCODER
+            if any(form.match(str(k)) for k in box):
                 return box
             if "styles.0.linear.weight" in box or {"input_layer.0.weight", "linear.weight"} <= box.keys():
                 return _alone(box)
