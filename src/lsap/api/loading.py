@@ -95,6 +95,8 @@ def _of_encoder(path: Path, settings: Sequence[str], domain: str | None, embeddi
     if "embedding" not in card:
         kind = None if embedding is None else _kind(configured([f"domain={domain}", f"embedding={embedding}"]))
         found = read_encoder(path, kind=kind)
+        if found.kind == "restyle_psp":
+            raise BadValue(f"{path} holds an encoder of ReStyle over pSp; lsap inverts with ReStyle over e4e only")
         embedding = embedding or choice("embedding", found.kind, path)
         generator = None if found.generator_state is None else str(path)
     chosen = [f"domain={domain}", f"embedding={embedding}"]
