@@ -50,6 +50,7 @@ def accepted(config: DictConfig) -> set[str]:
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The keys of nested settings, as they are typed."""
     for key, value in settings.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
 """The type of every setting, declared once. A configuration is checked as soon as it is composed.
 
-Settings that are not listed, and those below a `_target_` that is not one of ours, are checked by the class that takes
+Settings that are not listed, and those below a `_target_` of a user, are checked by the class that takes
 them. What a *file* holds is checked where the file is read.
 """
 
@@ -30,7 +30,7 @@ from lsap.values import (
     one_of,
 )
 
-OWN = "lsap."  # classes of ours
+OWN = ("lsap.", "torch.")  # classes whose settings are declared here
 STEPS = Kind(WEIGHT.type, "a number of steps of at least 0 or, below 1, a fraction of max_steps")
 DEVICES = Kind(  # `lsap.pipelines.fit` compares it with the GPUs that are there
     Literal["auto", -1] | COUNT.type | WHOLE.listed("").type | str,
@@ -38,7 +38,8 @@ DEVICES = Kind(  # `lsap.pipelines.fit` compares it with the GPUs that are there
 )
 PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
 PRECISION = Kind(Literal[*PRECISIONS, "16", "32", "64", "bf16", 16, 32, 64], " or ".join(PRECISIONS), PRECISIONS)
-LAMBDAS = WEIGHT.listed("a list of numbers of at least 0, as [0,0.5]")
+LAMBDAS = WEIGHT.listed("at least two different numbers of at least 0, as [0,0.5]")
+ANY = Kind(Any, "settings")
 ACCELERATOR = one_of("auto", "cpu", "cuda", "gpu")
 
 # Dotted keys, as they are typed; `*` stands for any text, dots included. The first match counts.
@@ -170,7 +171,7 @@ OF_COMMAND: dict[str, dict[str, Kind]] = {
     "nscd": {"codes": PATH.or_null(), "generator": PATH.or_null()},
     "paste": {"crops": PATH, "edited": PATH.or_null(), "feather": SHARE, "to": PATH},
     "pretrain": {"start_from": PATH.or_null(), "save_every": COUNT},
-    "reproduce": {"experiment": PATH.or_null(), "dry": FLAG},
+    "reproduce": {"with": ANY, "experiment": PATH.or_null(), "dry": FLAG},
     "compare": {"page": PATH},
 }
 
@@ -201,7 +202,7 @@ def check_settings(config: DictConfig, command: str, above: str = "") -> None:
             kind = kind_of(f"{above}{name}", command)
             if kind is not None:
                 kind.require(f"{above}{name}", _plain(value))
-            elif isinstance(value, DictConfig) and str(value.get("_target_", OWN)).startswith(OWN):
+            elif isinstance(value, DictConfig) and str(value.get("_target_", OWN[0])).startswith(OWN):
                 check_settings(value, command, f"{above}{name}.")
         except OmegaConfBaseException:  # a reference that cannot be resolved; whoever needs the setting says so
             continue
