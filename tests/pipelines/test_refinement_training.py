@@ -189,7 +189,7 @@ def test_a_refinement_without_a_network_of_its_own_is_refused(command: Command) 
         (["refinement.training.examples.images=0"], r"refinement\.training\.examples\.images=0"),
         (["refinement.training.optimizer.lr=-1"], r"refinement\.training\.optimizer\.lr=-1: expected a number above 0"),
         (["seed=-1"], "seed=-1"),
-        (["refinement.training.examples.steps=0"], r"refinement\.steps=0"),
+        (["refinement.training.examples.steps=0"], r"refinement\.training\.examples\.steps=0"),
     ],
 )
 def test_numbers_that_cannot_work_are_refused(start: Start, overrides: list[str], message: str, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _lambdas(config: DictConfig) -> list[float]:
     """
     lambdas = [float(value) for value in config.lambdas]
     if len(lambdas) < 2 or len(set(lambdas)) < len(lambdas):
-        raise BadValue(f"lambdas={config.lambdas}: expected at least two different numbers, as in [0,0.5]")
+        raise BadValue(f"lambdas={config.lambdas}: expected at least two different numbers of at least 0, as [0,0.5]")
     return lambdas
 
 
