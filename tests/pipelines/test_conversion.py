@@ -167,7 +167,7 @@ def test_codes_and_directions_take_the_name_of_their_generator(
     assert command("convert", "source=age.pt", "save_to=age.safetensors", "holds=direction", *bound).code == 0
     torch.save(torch.randn(1, 9), tmp_path / "wide.pt")
     wide = command("convert", "source=wide.pt", "save_to=wide.safetensors", "holds=direction", *bound)
-    assert "is a direction [9]; this generator takes [8] or [6, 8]" in wide.err
+    assert "wide' is [9], but this generator takes [8] in W, [6, 8] or [48] in W+" in wide.err
     pca = {"mean": torch.randn(1, 8), "comp": torch.randn(5, 1, 8), "std": torch.rand(5)}
     torch.save(pca, tmp_path / "pca.pt")
     assert command("convert", "source=pca.pt", "save_to=pca.safetensors", *bound).code == 0

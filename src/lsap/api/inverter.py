@@ -366,17 +366,19 @@ class Inverter:
         write_text(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         return path
 
-    def load(self, path: str | Path) -> Inversion:
+    def load(self, path: str | Path, *, codes_in: str | None = None) -> Inversion:
         """An inversion again, as it was drawn: of a folder that `save` or `python -m lsap.invert` wrote.
 
         Args:
-            path: the folder, or a file of codes of any tool (`.npy`, `.npz`, `.pt`, `.safetensors`).
+            path: the folder, a file of codes of any tool (`.npy`, `.npz`, `.pt`, `.safetensors`), or a folder with such a
+                file per image.
+            codes_in: "w" or "w_plus", the space of a tool's codes; None: as their shape says, [L, C] is one code of W+.
 
         Raises:
             MissingFile: there is none.
             BadValue: it belongs to another generator, or is damaged.
         """
-        return kept.read(path, self._parts.generator, self._parts.fingerprint)
+        return kept.read(path, self._parts.generator, self._parts.fingerprint, codes_in)
 
     # ---- parts
 

@@ -6,7 +6,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from lsap.checkpoints import Codes, Direction, read_card, write_codes
-from lsap.editing.effects import Attributes, MatchedEach, Reader, Strengths
+from lsap.editing.effects import Attributes, MatchedEach, MatchedOnAverage, Reader, Strengths
 from lsap.evaluation.rows import Row, seven_digits
 from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
@@ -96,6 +97,9 @@ def finish(work: Work, shown: int) -> Path:
     write_json(path / "times.json", manifest(work.parts.device))
     write_json(path / "checksums.json", work.store.checksums())
     write_json(path / "summary.json", summary)  # last: it makes the run finished
+    for one in work.edits:
+        for line in _out_of_reach(one, means[one.direction.name]["steps"]):
+            print(line, file=sys.stderr)
     for name, found in means.items():
         print(f"{name}  [{found['way']}; {found['unit']}]")
         for step, row in found["steps"].items():
@@ -124,6 +128,23 @@ def _summed(one: Edit, rows: Sequence[Row]) -> dict[str, Any]:
             values = [r[key] for r in found if r.get(key) is not None]
             steps[text][key] = seven_digits(sum(values) / len(values)) if values else None
     return {"way": one.way.name, "unit": one.direction.unit, "origin": one.direction.origin, "steps": steps}
+
+
+def _out_of_reach(one: Edit, steps: Mapping[str, Row]) -> Iterator[str]:
+    """A line for every effect that no strength within the limit brings about, with what was reached."""
+    if not isinstance(one.way, MatchedOnAverage | MatchedEach):
+        return
+    for text, target in zip(one.labels, one.way.steps, strict=True):
+        found, limit = steps[text], one.way.limit
+        change, short = found["change"], found.get("short")
+        at_limit = abs(found["strength"] or 0) >= limit or short
+        if change is None or not at_limit or (short is None and _reached(change, target)):
+            continue
+        whose = f" on {short} images" if short else ""
+        yield (
+            f"direction={one.direction.name}: effect {target:g} is out of reach{whose}; {change:.3g} was reached on "
+            f"average, with strengths of {-limit:g} to {limit:g} tried"
+        )
 
 
 def _reached(change: float | None, target: float) -> bool:
