@@ -17,13 +17,14 @@ from lsap.data import Photographs
 from lsap.data.folder import file_stamp
 from lsap.data.storage import as_rgb, upright
 from lsap.errors import BadValue, MissingFile
+from lsap.inversion import Inversion, brief
 from lsap.pipelines.images import Chosen, chosen_images
 
 Opened = str | Path | Image.Image  # one image: its file, or what Pillow has opened
 FARTHEST = 2.0  # that a value of an image in [-1, 1] may be from 0; generators overshoot a little
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pictures:
     """Images in memory, read and resized: what `Inverter.images` returns.
 
@@ -39,6 +40,10 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        lost = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"Pictures({list(self.images.shape)}{lost}, names {brief(self.names)})"
 
     def select(self, names: Sequence[str]) -> Pictures:
         """Those of these names, in this order; raises BadValue where one is missing."""
@@ -76,6 +81,13 @@ def read(given: Given, config: DictConfig, size: tuple[int, int], count: int | N
         named = editable(config)
         named.images, named.count, named.split = str(given), count, None
         return of_source(chosen_images(named, size))
+    if isinstance(given, Inversion):
+        raise BadValue("this is an inversion, and images are expected; draw(inversion) makes pictures of it")
+    if not isinstance(given, Image.Image | Sequence):
+        raise BadValue(
+            f"images are a file, a folder, Pillow's pictures, a list of them or a tensor [N, 3, H, W] in [-1, 1], not "
+            f"{type(given).__name__}; Image.fromarray makes a picture of an array"
+        )
     listed = _named([given] if isinstance(given, Image.Image) else list(given)[:count])
     if not listed:
         raise BadValue("there is no image in this list; give at least one")

@@ -26,7 +26,10 @@ COMPONENTS = "lsap components"
 LENGTH = "length in W"
 SPREAD = "standard deviation of the generator's samples along it"
 COORDINATE = "coordinate to reach, in standard deviations of the generator's samples"
-PARTS = (("mean", "comp", "std"), ("lat_mean", "lat_comp", "lat_stdev"))  # of components, as e4e and as GANSpace call them
+PARTS = (
+    ("mean", "comp", "std"),
+    ("lat_mean", "lat_comp", "lat_stdev"),
+)  # of components, as e4e and as GANSpace call them
 TOLD = 8  # names that a message holds
 MEAN = "/mean"  # what follows a direction's name where the mean it is measured from stands in a file
 
@@ -219,7 +222,12 @@ class Components:
 
 
 def read_direction(
-    path: str | Path, generator: str, which: str | None = None, *, n_latent: int | None = None, style_dim: int | None = None
+    path: str | Path,
+    generator: str,
+    which: str | None = None,
+    *,
+    n_latent: int | None = None,
+    style_dim: int | None = None,
 ) -> Direction:
     """One direction of a file.
 

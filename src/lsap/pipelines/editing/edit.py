@@ -20,7 +20,7 @@ from lsap import refinement
 from lsap.checkpoints import save_directions, write_state
 from lsap.config.checks import positive
 from lsap.editing.directions import Unreadable
-from lsap.editing.effects import FixedStrength, beyond, incremental
+from lsap.editing.effects import incremental
 from lsap.errors import BadValue
 from lsap.evaluation.rows import Row, seven_digits
 from lsap.pipelines.build import Parts
@@ -61,9 +61,6 @@ def edit(config: DictConfig) -> Path:
         way = ways(config, one, place is not None)
         direction = incremental(one.direction) if config.effect is not None else one.direction
         edits.append(Edit(direction, way, place))
-    for each in edits:
-        if isinstance(each.way, FixedStrength) and (line := beyond(each.direction, each.way.steps)) is not None:
-            print(line, file=sys.stderr)
     settings = {
         "inversions": source.plan.hash, "domain": config.domain.name, "generator": parts.fingerprint[:12],
         "directions": [f"{e.direction.name}-{digest(e.direction)}" for e in edits],

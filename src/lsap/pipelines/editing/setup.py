@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from lsap.config.checks import positive, present
 from lsap.config.compose import composed, editable, searchpath
 from lsap.config.stored import adopt, choice, read_settings, stored_text
 from lsap.editing.discovery import Samples, Slope
-from lsap.editing.effects import FixedStrength, MatchedEach, MatchedOnAverage, Reader, Strengths
+from lsap.editing.effects import FixedStrength, MatchedEach, MatchedOnAverage, Reader, Strengths, beyond
 from lsap.editing.readers import LandmarkPose, Probe
 from lsap.errors import BadValue, LsapError, MissingFile, nearest
 from lsap.pipelines.build import Parts
@@ -359,13 +360,20 @@ def ways(config: DictConfig, wanted: Wanted, readable: bool) -> Strengths:
             way: Strengths = MATCHED[config.matched](steps)
             return way
         print(f"{wanted.direction.name}: nobody here can read what it changes; the numbers are taken as strengths")
-        return FixedStrength(steps, "fixed strength, as nobody can read the effect")
+        return _typed(wanted, FixedStrength(steps, "fixed strength, as nobody can read the effect"))
     if config.strength is not None:
-        return FixedStrength(numbers("strength", config.strength))
+        return _typed(wanted, FixedStrength(numbers("strength", config.strength)))
     if wanted.strength is not None:
         return FixedStrength([wanted.strength])
     low, high = wanted.direction.usable or (-WIDE, WIDE)
     return FixedStrength([round(float(value), 6) for value in torch.linspace(low, high, STEPS, dtype=torch.float64)])
+
+
+def _typed(wanted: Wanted, way: FixedStrength) -> FixedStrength:
+    """Strengths that somebody typed; a line on stderr where they leave the direction's usable range."""
+    if (line := beyond(wanted.direction, way.steps)) is not None:
+        print(line, file=sys.stderr)
+    return way
 
 
 def numbers(name: str, value: Any) -> list[float]:
