@@ -52,9 +52,7 @@ def test_codes_in_a_checkpoint_are_found_by_name(tmp_path: Path) -> None:
     torch.save({"latents": torch.ones(2, 6, 8), "noise": torch.zeros(4), "step": 3}, tmp_path / "p.pt")
     assert read_codes(tmp_path / "p.pt", **FITS).codes.sum() == 96
     torch.save({"x": torch.ones(2, 6, 8), "y": torch.zeros(4)}, tmp_path / "q.pt")
-    with pytest.raises(
-        BadValue, match=r"q\.pt holds no codes: expected one tensor, or one called .* it has x \[2, 6, 8\], y \[4\]"
-    ):
+    with pytest.raises(BadValue, match=r"q\.pt holds no codes: expected one tensor, .* it has x \[2, 6, 8\], y \[4\]"):
         read_codes(tmp_path / "q.pt", **FITS)
 
 

@@ -511,7 +511,7 @@ def test_mistakes_are_one_line_each(command: Command, run: Path, smile: Path, st
         ([f"inversions={run}", f"direction={smile.parent}"], "is a folder; name a file of directions in it"),
         (
             [f"inversions={run}", f"direction={smile}:age"],
-            "smile.safetensors holds no direction 'age'; accepted: smile",
+            "holds no direction 'age'; accepted: smile",
         ),
         ([f"inversions={run}", "direction=smile:3"], "only a file is followed by ':'"),
         ([f"inversions={run}", f"direction={smile}", "reader=none"], "reader=none: there is no such file"),

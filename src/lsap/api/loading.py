@@ -52,7 +52,7 @@ def load(
         >>> lsap.load("demo", embedding="lsap_o_wplus")
         Inverter(domain=demo, embedding=lsap_o_wplus, generator of 64 px)
     """
-    if wrong := [one for one in settings if not isinstance(one, str) or "=" not in one]:
+    if wrong := [one for one in settings if not isinstance(one, str) or not ("=" in one or one.startswith("~"))]:
         raise BadValue(
             f"load(…, {wrong[0]!r}): a setting is text with '=', as in load('demo', 'steps=300') or steps=300"
         )

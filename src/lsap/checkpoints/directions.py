@@ -265,11 +265,11 @@ def read_directions(
 
     Args:
         path: what `save_directions` wrote; InterFaceGAN's of [C], [1, C], [L, C], [1, L, C] or [1, L·C]; name → such a
-            vector; [K, C], [K, 1, C] or [K, L, C] of K directions; or rosinality's `factor.pt`, whose `eigvec` [C, C] has
-            them as columns. `.pt`, `.npy`, `.npz` or `.safetensors`.
+            vector; [K, C], [K, 1, C] or [K, L, C] of K directions; or rosinality's `factor.pt`, whose `eigvec` [C, C]
+            has them as columns. `.pt`, `.npy`, `.npz` or `.safetensors`.
         generator: fingerprint of the generator that they were found for; a file that carries one must carry this.
-        n_latent, style_dim: L and C of the generator, where they are known: [K, C] is then one direction of W+ only where
-            K is L, and directions that do not fit are refused.
+        n_latent, style_dim: L and C of the generator, where they are known: [K, C] is then one direction of W+ only
+            where K is L, and directions that do not fit are refused.
         rows_apart: take [L, C] as L directions.
 
     Raises:

@@ -151,8 +151,8 @@ def beyond(direction: Direction, strengths: Sequence[float]) -> str | None:
         return None
     told = ", ".join(f"{strength:g}" for strength in outside)
     return (
-        f"direction={direction.name}: strength {told} is outside of its usable range, {low:g} to {high:g}; edited images "
-        "there are hardly the generator's own"
+        f"direction={direction.name}: strength {told} is outside of its usable range, {low:g} to {high:g}; images "
+        "edited so far are hardly the generator's own"
     )
 
 

@@ -88,8 +88,8 @@ def _held(config: DictConfig, source: Path) -> str:
             held = "codes"
     if held == "none" and config.holds is None:
         raise BadValue(
-            f"{source} holds nothing that lsap knows; docs/own-weights.md lists what is read. Where its tensors are codes "
-            "or directions, say holds=codes or holds=direction"
+            f"{source} holds nothing that lsap knows; docs/own-weights.md lists what is read. Where its tensors are "
+            "codes or directions, say holds=codes or holds=direction"
         )
     if held == "codes" and config.holds is None:
         raise BadValue(f"{source} is a bare array: say holds=codes or holds=direction")

@@ -224,8 +224,8 @@ def _of_file(path: Path, rest: Sequence[str], spec: str, parts: Parts) -> Direct
         numbers = [int(word) for word in rest if re.fullmatch(r"\d{1,9}", word)]
         if len(numbers) < len(rest) or len(rest) not in (1, 3):
             raise BadValue(
-                f"direction={spec}: a file of components (here 0 to {len(components.stds) - 1}) takes FILE:COMPONENT, or "
-                f"FILE:COMPONENT:FIRST:END with the first row that is moved and the one after the last, as in "
+                f"direction={spec}: a file of components (here 0 to {len(components.stds) - 1}) takes FILE:COMPONENT, "
+                f"or FILE:COMPONENT:FIRST:END with the first row that is moved and the one after the last, as in "
                 f"{path.name}:{min(16, len(components.stds) - 1)}:3:6"
             )
         ends = None if len(numbers) == 1 else (numbers[1], numbers[2])
