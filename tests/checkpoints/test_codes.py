@@ -109,7 +109,7 @@ def test_a_direction_that_was_bound_stays_bound(tmp_path: Path) -> None:
 def test_what_is_no_direction_is_refused(tmp_path: Path) -> None:
     for values in (torch.zeros(1, 8), torch.full((8,), float("inf")), torch.randn(2, 3, 3, 8), torch.ones(1)):
         torch.save(values, tmp_path / "d.pt")
-        with pytest.raises(BadValue, match=r"d\.pt holds no direction: expected finite numbers"):
+        with pytest.raises(BadValue, match=r"d\.pt holds no direction in 'd': expected finite numbers"):
             read_direction(tmp_path / "d.pt", OWNER)
 
 

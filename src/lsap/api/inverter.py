@@ -263,6 +263,10 @@ class Inverter:
         Raises:
             MissingFile, BadValue: there is none, or it belongs to another generator.
         """
+        if not isinstance(name, str | Path):
+            raise BadValue(
+                f"a direction is a name, a file or a Direction of lsap.checkpoints, not {type(name).__name__}"
+            )
         if str(name) not in self._known:
             config = self._editing.copy()
             config.direction = str(name)

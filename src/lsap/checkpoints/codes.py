@@ -50,8 +50,8 @@ def read_codes(
     """The codes of a file, checked against a generator.
 
     Args:
-        path: `.npy`, `.npz`, `.pt` or `.safetensors` of [C], [L, C], [N, L, C], or [N, 1, C] for codes of W; a list of
-            single codes; a dict of name → code, or name → {"latent": code}; or a folder with a file per image.
+        path: `.npy`, `.npz`, `.pt` or `.safetensors` of [C], [L, C], [N, L, C], [N, L·C], or [N, 1, C] for codes of W; a
+            list of single codes; a dict of name → code, or name → {"latent": code}; or a folder with a file per image.
         n_latent, style_dim: L and C of the generator.
         generator: its fingerprint; a file that carries one must carry this.
         codes_in: "w" or "w_plus", the space of the codes. None: as the shape says; [L, C] is one code of W+, and a
@@ -83,6 +83,8 @@ class Fits:
         """w [N, C] or w_plus [N, L, C] of what a file holds; None where it does not fit."""
         while codes.ndim > 3 and codes.shape[0] == 1:
             codes = codes[0]
+        if codes.ndim in (1, 2) and codes.shape[-1] == self.n_latent * self.style_dim:
+            codes = codes.reshape(-1, self.n_latent, self.style_dim)
         if codes.ndim not in (1, 2, 3) or codes.shape[-1] != self.style_dim or not codes.numel():
             return None
         if codes.ndim == 1:
@@ -136,7 +138,7 @@ def _of_file(path: Path, fits: Fits, generator: str | None) -> Codes:
         check_owner(path.name, card.get("generator"), generator)
     found = _found(content)
     if found is None:
-        raise _no_codes(path, content)
+        raise _no_codes(path, content, fits)
     held, names = found
     names = _listed(path, card) if "names" in card else names
     if isinstance(held, Tensor):
@@ -146,7 +148,7 @@ def _of_file(path: Path, fits: Fits, generator: str | None) -> Codes:
         each = {name: fits.shaped(one) for name, one in zip(called, held, strict=True)}
         single = {name: one for name, one in each.items() if one is not None and len(one) == 1}
         if len(single) < len(held):
-            raise _no_codes(path, content)
+            raise _no_codes(path, content, fits)
         shaped = _joined(path, single)
     shaped = shaped.float()
     if not shaped.isfinite().all():
@@ -234,12 +236,13 @@ def _checked(path: Path, names: Sequence[str] | None, count: int) -> tuple[str, 
     return tuple(names)
 
 
-def _no_codes(path: Path, content: object) -> BadValue:
+def _no_codes(path: Path, content: object, fits: Fits) -> BadValue:
     found = [f"{name} {list(tensor.shape)}" for name, tensor in sorted(_tensors(content, path.stem))]
     more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
     return BadValue(
         f"{path} holds no codes: expected one tensor, or one called {' or '.join(NAMES[:3])}, or one code for each "
-        f"name; it has {', '.join(found[:TOLD]) or 'nothing'}{more}"
+        f"name, [{fits.style_dim}] or [{fits.n_latent}, {fits.style_dim}]; it has "
+        f"{', '.join(found[:TOLD]) or 'nothing'}{more}"
     )
 
 

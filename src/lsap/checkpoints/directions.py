@@ -239,7 +239,9 @@ def read_direction(
         MissingFile, BadValue: as `read_directions`; there are several and `which` is None, or there is no such one.
     """
     path = Path(path)
-    found = read_directions(path, generator, n_latent=n_latent, style_dim=style_dim, rows_apart=which is not None)
+    found: Mapping[str, Tensor | Direction] = (
+        load_directions(path, generator) if _is_ours(path) else _vectors(path, generator, n_latent, style_dim, which)
+    )
     names = list(found)
     if which is None:
         if len(found) > 1:
@@ -250,16 +252,12 @@ def read_direction(
     if name is None:
         told = nearest(which, names) if len(names) <= TOLD else f"it holds {_told(names)}"
         raise BadValue(f"{path} holds no direction {which!r}; {told}")
-    return found[name]
+    one = found[name]
+    return one if isinstance(one, Direction) else _built(path, name, one, generator, n_latent, style_dim)
 
 
 def read_directions(
-    path: str | Path,
-    generator: str,
-    *,
-    n_latent: int | None = None,
-    style_dim: int | None = None,
-    rows_apart: bool = False,
+    path: str | Path, generator: str, *, n_latent: int | None = None, style_dim: int | None = None
 ) -> dict[str, Direction]:
     """All directions of a file, by the names or numbers that they have there.
 
@@ -270,7 +268,6 @@ def read_directions(
         generator: fingerprint of the generator that they were found for; a file that carries one must carry this.
         n_latent, style_dim: L and C of the generator, where they are known: [K, C] is then one direction of W+ only
             where K is L, and directions that do not fit are refused.
-        rows_apart: take [L, C] as L directions.
 
     Raises:
         MissingFile: there is no such file.
@@ -279,51 +276,51 @@ def read_directions(
     path = Path(path)
     if _is_ours(path):
         return load_directions(path, generator)
-    tensors = {name: tensor for name, tensor in read_tensors(path).items() if tensor.ndim and not tensor.is_complex()}
-    check_owner(path.name, read_card(path).get("generator"), generator)
-    widths = (style_dim, style_dim * (n_latent or 1)) if style_dim is not None else None
-    vectors = _vectors(path, tensors, widths, n_latent, rows_apart)
-    word = re.sub(r"[^\w.+-]+", "_", path.stem).lstrip(".") or "direction"
-    found = {}
-    for key, vector in vectors.items():
-        called = word if len(vectors) == 1 and not rows_apart else f"{word}_{key}" if key.isdecimal() else key
-        name = re.sub(r"[^\w.+-]+", "_", called).lstrip(".") or word
-        one = Direction(name=name, vector=vector.float(), generator=generator, origin=f"{key} of the file {path.name}")
-        found[key] = one if style_dim is None or n_latent is None else one.fitted(n_latent, style_dim)
-    return found
+    found = _vectors(path, generator, n_latent, style_dim, None)
+    return {key: _built(path, key, vector, generator, n_latent, style_dim) for key, vector in found.items()}
 
 
 def _vectors(
-    path: Path, tensors: Mapping[str, Tensor], widths: tuple[int, ...] | None, n_latent: int | None, rows_apart: bool
+    path: Path, generator: str, n_latent: int | None, style_dim: int | None, which: str | None
 ) -> dict[str, Tensor]:
-    """The directions among the tensors of a file, [C], [L, C] or [L·C] each."""
+    """What may be the directions of a file, [C], [L, C] or [L·C] each; [L, C] are L of them where one is asked for."""
+    tensors = {name: tensor for name, tensor in read_tensors(path).items() if tensor.ndim and not tensor.is_complex()}
+    check_owner(path.name, read_card(path).get("generator"), generator)
     if "eigvec" in tensors and tensors["eigvec"].ndim == 2:
         return {str(number): column for number, column in enumerate(tensors["eigvec"].T)}
     if len(tensors) > 1:  # beside directions there may be intercepts, means, variances
+        widths = None if style_dim is None else (style_dim, style_dim * (n_latent or 1))
         fitting = {n: t for n, t in tensors.items() if t.shape[-1] > 1 and (widths is None or t.shape[-1] in widths)}
         tensors = fitting or tensors
     found: dict[str, Tensor] = {}
+    alone = len(tensors) == 1
     for name, tensor in tensors.items():
         vector = tensor.squeeze(1) if tensor.ndim == 3 and len(tensor) > 1 else tensor
         while vector.ndim > 1 and len(vector) == 1:
             vector = vector[0]
-        alone = len(tensors) == 1
-        of_rows = n_latent is None or len(vector) == n_latent
-        several = vector.ndim == 3 or (vector.ndim == 2 and (not of_rows or (alone and rows_apart)))
-        if several and vector.ndim <= 3:
+        of_rows = (n_latent is None or len(vector) == n_latent) and not (alone and which is not None)
+        if vector.ndim == 3 or (vector.ndim == 2 and not of_rows):
             found |= {str(n) if alone else f"{name}/{n}": one for n, one in enumerate(vector)}
         else:
             found[name] = vector
-    for name, vector in found.items():
-        if vector.ndim not in (1, 2) or vector.shape[-1] < 2 or not vector.isfinite().all() or not vector.any():
-            what = "" if len(found) == 1 else f" in {name}"
-            raise BadValue(
-                f"{path} holds no direction{what}: expected finite numbers [C] or [L, C], not all zero; found "
-                f"{list(vector.shape)}"
-            )
     if not found:
         raise BadValue(f"{path} holds no direction: expected a tensor [C] or [L, C], or one for each name")
     return found
+
+
+def _built(
+    path: Path, key: str, vector: Tensor, generator: str, n_latent: int | None, style_dim: int | None
+) -> Direction:
+    """The direction of one vector of a file, named as there, or by the file where it is a number or the file's only."""
+    if vector.ndim not in (1, 2) or vector.shape[-1] < 2 or not vector.isfinite().all() or not vector.any():
+        raise BadValue(
+            f"{path} holds no direction in {key!r}: expected finite numbers [C] or [L, C], not all zero; found "
+            f"{list(vector.shape)}"
+        )
+    called = f"{path.stem}_{key}" if key.isdecimal() else key
+    name = re.sub(r"[^\w.+-]+", "_", called).lstrip(".") or "direction"
+    one = Direction(name=name, vector=vector.float(), generator=generator, origin=f"{key} of the file {path.name}")
+    return one if style_dim is None or n_latent is None else one.fitted(n_latent, style_dim)
 
 
 def _told(names: Sequence[str]) -> str:

@@ -229,13 +229,15 @@ def _of_file(path: Path, rest: Sequence[str], spec: str, parts: Parts) -> Direct
                 f"{path.name}:{min(16, len(components.stds) - 1)}:3:6"
             )
         ends = None if len(numbers) == 1 else (numbers[1], numbers[2])
+        last = len(components.stds) - 1
+        if numbers[0] > last or (ends is not None and ends[1] > rows):
+            raise BadValue(
+                f"direction={spec}: {path.name} holds the components 0 to {last}, and this generator has {rows} rows"
+            )
         name = f"{path.stem}_{'_'.join(rest)}"
         return components.direction(numbers[0], ends, name, origin=f"the file {path.name}").fitted(rows, width)
     which = ":".join(rest) if rest else None
-    try:
-        return _fitted(formats.read_direction(path, fingerprint, which, n_latent=rows, style_dim=width), parts)
-    except BadValue as error:
-        raise BadValue(f"direction={spec}: {error}") from error
+    return _fitted(formats.read_direction(path, fingerprint, which, n_latent=rows, style_dim=width), parts)
 
 
 def _fitted(direction: Direction, parts: Parts) -> Direction:
