@@ -23,8 +23,7 @@ NAMES = ("codes", "w_plus", "w", "latents", "latent")  # what the tensor of code
 SUFFIXES = (".safetensors", ".npy", ".npz", ".pt")
 TEXTS = (".csv", ".tsv", ".txt", ".json")
 SPACES = ("w", "w_plus")
-DEEPEST = 3  # containers within containers that a message looks into
-MOST = 100_000  # containers of a file
+DEEPEST = 3  # containers within containers that are looked into
 TOLD = 4  # tensors that a message names
 
 
@@ -50,8 +49,9 @@ def read_codes(
     """The codes of a file, checked against a generator.
 
     Args:
-        path: `.npy`, `.npz`, `.pt` or `.safetensors` of [C], [L, C], [N, L, C], [N, L·C], or [N, 1, C] for codes of W; a
-            list of single codes; a dict of name → code, or name → {"latent": code}; or a folder with a file per image.
+        path: `.npy`, `.npz`, `.pt` or `.safetensors` of [C], [L, C], [N, L, C], [N, L·C], or [N, 1, C] for codes of
+            W; a list of single codes; a dict of name → code, or name → {"latent": code}; or a folder with a file per
+            image.
         n_latent, style_dim: L and C of the generator.
         generator: its fingerprint; a file that carries one must carry this.
         codes_in: "w" or "w_plus", the space of the codes. None: as the shape says; [L, C] is one code of W+, and a
@@ -187,23 +187,32 @@ def _joined(path: Path, each: Mapping[str, Tensor]) -> Tensor:
 Found = tuple[Tensor | list[Tensor], list[str] | None]  # one tensor, or single codes; and their names
 
 
-def _found(content: object, seen: set[int] | None = None) -> Found | None:
-    """What may be codes in the content of a file; a container is looked into once."""
+def _found(content: object, seen: dict[int, Found | None] | None = None, depth: int = 0) -> Found | None:
+    """What may be codes in the content of a file; a container that occurs more than once is looked into once."""
     if (tensor := as_tensor(content)) is not None:
         return (tensor, None) if tensor.ndim and not tensor.is_complex() else None
-    seen = set() if seen is None else seen
-    if not isinstance(content, Mapping | list | tuple) or id(content) in seen or len(seen) > MOST:
+    if not isinstance(content, Mapping | list | tuple) or depth >= DEEPEST:
         return None
-    seen.add(id(content))
-    if not isinstance(content, Mapping):
-        each = [_found(item, seen) if isinstance(item, Mapping) else as_tensor(item) for item in content]
-        codes = [one[0] if isinstance(one, tuple) else one for one in each]
-        singles = [one for one in codes if isinstance(one, Tensor) and one.ndim]
-        return (singles, None) if singles and len(singles) == len(content) else None
+    seen = {} if seen is None else seen
+    if id(content) not in seen:
+        seen[id(content)] = None  # while it is being looked into, for one that holds itself
+        seen[id(content)] = (_of_dict if isinstance(content, Mapping) else _of_list)(content, seen, depth + 1)
+    return seen[id(content)]
+
+
+def _of_list(content: Any, seen: dict[int, Found | None], depth: int) -> Found | None:
+    """Single codes, or records that hold one each."""
+    each = [_found(item, seen, depth) for item in content]
+    codes = [one[0] for one in each if one is not None and isinstance(one[0], Tensor)]
+    return (codes, None) if codes and len(codes) == len(content) else None
+
+
+def _of_dict(content: Any, seen: dict[int, Found | None], depth: int) -> Found | None:
+    """Codes under a name that is known, or name → code."""
     for name in NAMES:
-        if name in content and (inner := _found(content[name], seen)) is not None:
+        if name in content and (inner := _found(content[name], seen, depth)) is not None:
             return inner[0], inner[1] or _texts(content.get("names"))
-    held = {str(name): inner for name, value in content.items() if (inner := _found(value, seen)) is not None}
+    held = {str(name): inner for name, value in content.items() if (inner := _found(value, seen, depth)) is not None}
     if len(held) == 1 and not next(iter(held)).lower().endswith(OF_IMAGES):
         (inner,) = held.values()
         return inner[0], inner[1] or _texts(content.get("names"))
