@@ -357,7 +357,9 @@ def _codes(path: Path, parts: Parts, files: Sequence[str], pairs: Mapping[str, s
     chosen = {n: places[n] for n in own} | {n: places[by_picture[p]] for n, p in pairs.items() if p in by_picture}
     if len(chosen) < len(codes):
         lost = [name for name, place in places.items() if place not in set(chosen.values())]
-        print(f"{file}: {len(lost)} codes belong to no image ({_listed(lost)}); left out", file=sys.stderr)
+        print(
+            f"{file}: {len(lost)} of {len(codes)} codes belong to no image ({_listed(lost)}); left out", file=sys.stderr
+        )
     return {name: codes[chosen[name]] for name in pairs if name in chosen}
 
 
