@@ -477,7 +477,7 @@ def test_a_direction_is_a_name_a_file_or_an_object(
     assert tiny.edit(inversion, f"{tmp_path}/boundaries.pt:Smile", 1).history[-1] == "Smile +1"
     with pytest.raises(BadValue, match=r"2 directions \(Eyes, Smile\)"):
         tiny.direction(tmp_path / "boundaries.pt")
-    with pytest.raises(BadValue, match="a direction is a name, a file or a Direction .* not Tensor"):
+    with pytest.raises(BadValue, match=r"a direction is a name, a file or a Direction .* not Tensor"):
         tiny.edit(inversion, torch.randn(16), 1)  # type: ignore[arg-type]
 
 
@@ -492,7 +492,7 @@ def test_settings_may_be_keywords(own: list[str]) -> None:
     ):
         with pytest.raises(BadValue, match=told):
             lsap.load("demo", **wrong)  # type: ignore[arg-type]
-    with pytest.raises(BadValue, match="300.*: a setting is text with '='"):
+    with pytest.raises(BadValue, match=r"300.*: a setting is text with '='"):
         lsap.load("demo", 300)  # type: ignore[arg-type]
 
 

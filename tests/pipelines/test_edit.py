@@ -564,8 +564,8 @@ def test_the_demo_finds_a_direction_where_there_is_no_file_of_it(
 
 def test_one_of_several_directions_of_a_file_is_edited(start: Start, run: Path, tmp_path: Path) -> None:
     held = {"Eyeglasses": torch.randn(1, 16), "Smiling": torch.randn(1, 16)}
-    torch.save(held, tmp_path / "a:b.pt")  # a name of a file may hold a colon
-    folder = start("strength=1", direction=f'"{tmp_path}/a:b.pt:Smiling"')
+    torch.save(held, tmp_path / "boundaries:2.pt")  # a name of a file may hold a colon
+    folder = start("strength=1", direction=f'"{tmp_path}/boundaries:2.pt:Smiling"')
     _, codes = Store.read(run).codes()
     found = read_codes(folder / "codes" / "Smiling" / "+1.safetensors", n_latent=8, style_dim=16)
     assert_close_l2(found.codes, codes + held["Smiling"], 1e-5)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lsap.config.compose import editable
 from lsap.data import Photographs
-from lsap.data.folder import existing, file_stamp
+from lsap.data.folder import check_name, file_stamp
 from lsap.data.storage import as_rgb, upright
 from lsap.errors import BadValue, MissingFile
 from lsap.inversion import Inversion, brief
@@ -135,8 +135,10 @@ def _named(given: Sequence[Opened]) -> dict[str, Path | Image.Image]:
             raise BadValue(f"a list of images may hold files and Pillow's pictures, not {type(one).__name__}")
         items.append(Path(one).expanduser() if isinstance(one, str | Path) else one)
     for item in items:
-        if isinstance(item, Path) and not existing(item, "images").is_file():
-            raise MissingFile(f"{item} is no file; a folder is given by itself, not in a list")
+        if isinstance(item, Path):
+            check_name(item, "images")
+            if not item.is_file():
+                raise MissingFile(f"{item}: there is no such image; a folder is given by itself, not in a list")
     names = [item.name if isinstance(item, Path) else Path(str(getattr(item, "filename", ""))).name for item in items]
     if "" in names or len(set(names)) < len(names):
         names = [f"{place:04d}-{name}".rstrip("-") for place, name in enumerate(names)]

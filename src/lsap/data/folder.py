@@ -82,8 +82,7 @@ def existing(root: str | Path, setting: str = "data.root") -> Path:
     if not str(root).strip():
         raise BadValue(f"{setting} is empty; give the folder that holds the images")
     path = Path(root).expanduser()
-    if (shown := printable(str(path))) != str(path):
-        raise BadValue(f"{setting}={shown}: the name is not UTF-8, and results could not name it; rename it")
+    check_name(path, setting)
     if not path.exists():
         raise MissingFile(f"{setting}={root}: no such folder; give the folder that holds the images")
     return path
@@ -114,6 +113,12 @@ def listing(root: Path) -> list[str]:
             printable(str(root)), others, "file whose name is" if others == 1 else "files whose names are", first,
         )  # fmt: skip
     return sorted(kept)
+
+
+def check_name(path: Path, setting: str) -> None:
+    """Refuse a path that is not UTF-8: files of results could not name it; raises BadValue."""
+    if (shown := printable(str(path))) != str(path):
+        raise BadValue(f"{setting}={shown}: the name is not UTF-8, and results could not name it; rename it")
 
 
 def printable(name: str) -> str:
