@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from lsap.checkpoints import code_files, file_digest, read_codes
+from lsap.checkpoints.codes import SUFFIXES as SUFFIXES_OF_CODES
 from lsap.config.checks import optimises
 from lsap.config.compose import as_written, composed, editable, searchpath
 from lsap.config.stored import NOT_OF_AN_ENCODER, adopt, choice, component, read_settings, stored_text
@@ -31,7 +32,6 @@ from lsap.runs.store import stem
 from lsap.stylegan2 import Generator
 
 CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
-SUFFIXES_OF_CODES = (".safetensors", ".npy", ".npz", ".pt")
 AGAIN = "and give the command that made the run again"
 TOLD = 3  # images that a message names
 
