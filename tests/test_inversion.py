@@ -160,3 +160,9 @@ def test_a_renderer_with_settings_comes_back_with_them(inversion: Inversion, gen
         assert_close_l2(lift, torch.tensor([0.0, 0.5, 1.0]), 1e-5)
     finally:
         del RENDERERS["test_brighter"]
+
+
+def test_an_inversion_is_shown_without_its_numbers(inversion: Inversion) -> None:
+    assert repr(inversion) == f"Inversion(3 images, codes {list(inversion.codes.shape)}, made by tiny, names a, b, c)"
+    edited = inversion.repeat(2).with_stage("smile +1")
+    assert repr(edited).endswith("made by tiny → smile +1, names a#0, a#1, b#0, …)")

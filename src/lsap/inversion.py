@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = "lsap.inversion/1"
 Watch = Callable[[float, Mapping[str, float]], None]  # what a stage calls while it works: see `Embedding`, `Refinement`
+SHOWN = 3  # names that a line shows
 STATE = "state/"  # what the names of per-image tensors begin with in a file
 
 
@@ -109,7 +110,7 @@ class OwnNoise:
         return self.generator(codes, noise=[state[f"noise.{name}"].to(codes) for name in self.layers])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inversion:
     """N images as codes, and all that drawing them takes. Immutable: a stage returns a new one (`with_stage`).
 
@@ -146,6 +147,11 @@ class Inversion:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        images = "1 image" if len(self) == 1 else f"{len(self)} images"
+        made = " → ".join(self.history) or "nothing"
+        return f"Inversion({images}, codes {list(self.codes.shape)}, made by {made}, names {brief(self.names)})"
 
     def render(self, codes: Tensor | None = None) -> Tensor:
         """Images [N, 3, size, size], about in [-1, 1], of these codes or of edited ones [N, L, C].
@@ -223,6 +229,11 @@ class Inversion:
             "renderer": json.dumps({"key": self.renderer.key, "settings": dict(self.renderer.settings)}),
             "history": json.dumps(self.history),
         }
+
+
+def brief(names: Sequence[str]) -> str:
+    """The first names in one line."""
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
 def halved(tensor: Tensor) -> Tensor:

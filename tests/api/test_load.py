@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import doctest
 import json
+import os
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -419,3 +423,93 @@ def test_every_public_name_is_on_the_page() -> None:
     table = page[page.index("## `Inverter`") :]
     names = [name for name in vars(Inverter) if not name.startswith("_")]
     assert not [name for name in names if not re.search(rf"`{name}[(`]", table)]
+
+
+# ---- mistakes, one line each
+
+
+@pytest.mark.parametrize("strength", ["strong", float("nan"), None, [1, 2], True, torch.ones(2)])
+def test_a_strength_is_one_finite_number(
+    tiny: Inverter, inversion: lsap.inversion.Inversion, red: Direction, strength: Any
+) -> None:
+    with pytest.raises(BadValue, match="a strength is one finite number") as caught:
+        tiny.edit(inversion, red, strength)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_inversion_is_refused_by_every_verb(tiny: Inverter, images: Path, red: Direction) -> None:
+    photos = tiny.images(images, count=2)
+    for verb in (
+        lambda: tiny.edit(photos, red, 2), lambda: tiny.nscd(photos), lambda: tiny.attributes(photos),
+        lambda: tiny.draw(photos), lambda: tiny.measure(photos, photos), lambda: tiny.save(photos, "nowhere"),
+        lambda: tiny.refine(photos, photos), lambda: tiny.outside(photos, photos),
+    ):  # fmt: skip
+        with pytest.raises(BadValue, match=r"an inversion is expected, not Pictures; embed\(images\) makes one"):
+            verb()
+    with pytest.raises(BadValue, match=r"codes of shape \[1, 3, 8, 8\]; this generator takes \[N, 16\]"):
+        tiny.nscd(torch.zeros(1, 3, 8, 8))
+
+
+def test_what_is_no_image_is_refused(tiny: Inverter, inversion: lsap.inversion.Inversion, tmp_path: Path) -> None:
+    with pytest.raises(BadValue, match=r"this is an inversion, and images are expected; draw\(inversion\)"):
+        tiny.embed(inversion)  # type: ignore[arg-type]
+    with pytest.raises(BadValue, match=r"not ndarray; Image\.fromarray makes a picture"):
+        tiny.images(np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(BadValue, match=r"caf\\xe9\.png: the name is not UTF-8"):
+        tiny.images([os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")])
+
+
+def test_an_edit_out_of_range_is_warned_of(tiny: Inverter, inversion: lsap.inversion.Inversion, red: Direction) -> None:
+    ranged = replace(red, usable=(-3.0, 2.0))
+    with pytest.warns(UserWarning, match="direction=red: strength 50 is outside of its usable range, -3 to 2"):
+        tiny.edit(inversion, ranged, 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny.edit(inversion, ranged, 2)
+        tiny.edit(inversion, ranged, 50, warn=False)
+        tiny.edit(inversion, red, 50)  # no range is known, and its unit is a length
+
+
+def test_a_direction_is_a_name_a_file_or_an_object(
+    tiny: Inverter, inversion: lsap.inversion.Inversion, tmp_path: Path
+) -> None:
+    torch.save({"Eyes": torch.randn(1, 16), "Smile": torch.randn(1, 16)}, tmp_path / "boundaries.pt")
+    assert tiny.edit(inversion, f"{tmp_path}/boundaries.pt:Smile", 1).history[-1] == "Smile +1"
+    with pytest.raises(BadValue, match=r"2 directions \(Eyes, Smile\)"):
+        tiny.direction(tmp_path / "boundaries.pt")
+    with pytest.raises(BadValue, match=r"a direction is a name, a file or a Direction .* not Tensor"):
+        tiny.edit(inversion, torch.randn(16), 1)  # type: ignore[arg-type]
+
+
+def test_settings_may_be_keywords(own: list[str]) -> None:
+    domain, *settings = own
+    named = {"steps": 7, "lambda_lpips": 0.0, "debug": True, "save_to": None, "outputs": "a b/it's"}
+    found = lsap.load(domain.removeprefix("domain="), *settings, embedding="lsap_o_wplus", **named).config
+    assert {key: found[key] for key in named} == named
+    for wrong, told in (
+        ({"stepz": 7}, "unknown setting 'stepz'"),
+        ({"space": {"samples": 3}}, "dict is no value of a setting; give it as text"),
+    ):
+        with pytest.raises(BadValue, match=told):
+            lsap.load("demo", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(BadValue, match=r"300.*: a setting is text with '='"):
+        lsap.load("demo", 300)  # type: ignore[arg-type]
+
+
+def test_pictures_and_directions_are_shown_without_their_numbers(tiny: Inverter, images: Path, red: Direction) -> None:
+    shown = repr(tiny.images(images, count=2))
+    assert re.fullmatch(r"Pictures\(\[2, 3, \d+, \d+\], names 000\.png, 001\.png\)", shown)
+    assert "tensor" not in repr(red)
+
+
+def test_codes_of_w_are_drawn_where_they_are_said_to_be(tiny: Inverter, tmp_path: Path) -> None:
+    rows = tiny._parts.generator.n_latent
+    w = torch.randn(rows, 16)
+    np.save(tmp_path / "w.npy", w.numpy())
+    assert len(tiny.load(tmp_path / "w.npy")) == 1
+    found = tiny.load(tmp_path / "w.npy", codes_in="w")
+    assert torch.equal(found.codes, w[:, None].expand(-1, rows, -1))
+    for number in range(2):
+        np.save(tmp_path / f"{number}.png.npy", w[number].numpy())
+    (tmp_path / "w.npy").unlink()
+    assert tiny.load(tmp_path).names == ("0.png", "1.png")

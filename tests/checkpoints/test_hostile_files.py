@@ -244,3 +244,10 @@ def test_what_a_run_leaves_behind_is_plain(tmp_path: Path) -> None:
     formats.states.save_torch(tmp_path / "a.pt", {"g_ema": {"x": torch.ones(2)}})
     assert torch.equal(torch.load(tmp_path / "a.pt", weights_only=True)["g_ema"]["x"], torch.ones(2))
     assert torch.equal(read_state(tmp_path / "a.safetensors")["x"], torch.ones(2))
+
+
+def test_codes_in_endlessly_nested_lists_are_refused(tmp_path: Path) -> None:
+    depth = 100_000
+    (tmp_path / "deep.pkl").write_bytes(b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b".")
+    with pytest.raises(BadValue, match="holds no codes"):
+        read_codes(tmp_path / "deep.pkl", n_latent=6, style_dim=8)

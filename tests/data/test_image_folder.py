@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lsap.data import ImageFolder, Source, UnreadableImage
+from lsap.data import ImageFolder, Source, UnreadableImage, open_images
+from lsap.data.folder import existing
 from lsap.errors import BadValue, MissingFile
 
 SIZE = (6, 8)
@@ -157,3 +159,67 @@ def test_a_broken_image_is_named_with_the_reason(folder: Path, spoil: Callable[[
 def test_the_error_survives_the_way_from_a_worker() -> None:
     error = pickle.loads(pickle.dumps(UnreadableImage(4, "04.png", "cut off")))
     assert (error.index, str(error)) == (4, "04.png cannot be read (cut off)")
+
+
+# ---- what is left out
+
+
+def test_what_is_left_out_is_counted_by_suffix_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paint(tmp_path / "a.png", 60)
+    paint(tmp_path / "b.jpg", 60).rename(tmp_path / "b.jfif")
+    for name in ("c.gif", "d.GIF", "e.heic", "f", ".hidden.gif"):
+        (tmp_path / name).touch()
+    images = open_images(tmp_path, (4, 4), setting="images")
+    assert images.names == ["a.png", "b.jfif"]
+    assert images.read([0, 1]).shape == (2, 3, 4, 4)
+    (line,) = caplog.messages
+    assert f"images={tmp_path}: left out 2 .gif, 1 .heic, 1 without suffix; images are .bmp .jfif" in line
+
+
+def test_nothing_is_said_where_all_are_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paint(tmp_path / "a.png", 60)
+    assert open_images(tmp_path, (4, 4)).names == ["a.png"]
+    assert caplog.messages == []
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "c.gif").touch()
+    with pytest.raises(BadValue, match=r"holds no image.* it holds 1 \.gif"):
+        open_images(tmp_path, (4, 4))
+
+
+@pytest.fixture
+def bytes_folder(tmp_path: Path) -> Path:
+    """A folder with a file whose name is not UTF-8, where the disk takes such names."""
+    paint(tmp_path / "b.png", 30)
+    try:
+        with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:
+            file.write((tmp_path / "b.png").read_bytes())
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names only")
+    return tmp_path
+
+
+def test_a_name_that_is_not_utf8_is_named_and_the_others_go_on(
+    bytes_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert open_images(bytes_folder, (4, 4)).names == ["b.png"]
+    assert caplog.messages == [
+        f"{bytes_folder}: left out 1 file whose name is not UTF-8 (the first: caf\\xe9.png); rename them"
+    ]
+    with pytest.raises(BadValue, match=r"images=.*caf\\xe9\.png: the name is not UTF-8"):
+        existing(os.fsdecode(os.fsencode(bytes_folder) + b"/caf\xe9.png"), "images")
+
+
+def test_a_folder_that_is_called_like_an_image_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "x.png").mkdir()
+    paint(tmp_path / "x.png" / "a.png", 60)
+    assert open_images(tmp_path, (4, 4)).names == ["x.png/a.png"]
+
+
+def test_of_several_frames_the_first_is_read(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("white", "black")]
+    for name in ("a.webp", "b.tiff"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    Image.new("CMYK", (4, 4), (0, 0, 0, 0)).save(tmp_path / "c.jpg")
+    assert open_images(tmp_path, (4, 4)).read([0, 1, 2]).min() > 0.95

@@ -30,6 +30,7 @@ from lsap.editing.effects import (
     FixedStrength,
     MatchedEach,
     MatchedOnAverage,
+    beyond,
     incremental,
     side_effects,
     usable_range,
@@ -305,3 +306,16 @@ def test_the_usable_range_ends_where_the_attribute_stops_growing() -> None:
         w, direction(1.0, 0.0), lambda codes: codes[:, 0] * 0, lambda codes: codes[:, 0].clamp(-1, 2.05)
     )
     assert found == (-1.0, 2.0), "the last step up would bring a tenth of the first"
+
+
+def test_strengths_beyond_the_known_range_are_told() -> None:
+    vector = torch.ones(3)
+    ranged = Direction(name="smile", vector=vector, generator="g", usable=(-1.0, 2.0))
+    assert beyond(ranged, [-1.0, 0.0, 2.0]) is None
+    line = beyond(ranged, [-2.0, 0.0, 2.5])
+    assert line is not None
+    assert line.startswith("direction=smile: strength -2, 2.5 is outside of its usable range, -1 to 2")
+    spread = Direction(name="age", vector=vector, generator="g", unit=SPREAD)
+    assert beyond(spread, [3.0]) is None
+    assert "-3 to 3" in str(beyond(spread, [3.5]))
+    assert beyond(Direction(name="length", vector=vector, generator="g"), [50.0]) is None, "nothing is known of it"

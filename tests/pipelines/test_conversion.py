@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from layouts import nvidia_names, write_nvidia
 from lsap.checkpoints import (
     fingerprint,
     load_arcface,
+    load_directions,
     load_generator,
     load_lpips,
     read_card,
@@ -150,6 +152,26 @@ def test_several_tensors_of_no_known_names_are_no_bare_array(command: Command, t
     assert "some.pt holds nothing that lsap knows" in out.err
 
 
+def test_all_directions_of_a_file_are_converted(command: Command, generator: Generator, tmp_path: Path) -> None:
+    save_generator(generator, tmp_path / "g.safetensors")
+    held = {"Smiling": torch.randn(1, 8), "Young": torch.randn(1, 48)}
+    torch.save(held, tmp_path / "b.pt")
+    unsaid = command("convert", "source=b.pt", "save_to=b.safetensors", "generator=g.safetensors")
+    assert "say holds=codes or holds=direction" in unsaid.err
+    done = command("convert", "source=b.pt", "save_to=b.safetensors", "holds=direction", "generator=g.safetensors")
+    assert done.code == 0, done.err
+    found = load_directions(tmp_path / "b.safetensors", fingerprint(generator))
+    assert torch.equal(found["Smiling"].vector, held["Smiling"][0])
+    assert torch.equal(found["Young"].vector, held["Young"].reshape(6, 8))
+
+
+def test_components_of_ganspace_need_no_word(command: Command, generator: Generator, tmp_path: Path) -> None:
+    save_generator(generator, tmp_path / "g.safetensors")
+    np.savez(tmp_path / "p.npz", lat_comp=np.ones((3, 1, 8)), lat_mean=np.zeros((1, 8)), lat_stdev=np.ones(3))
+    done = command("convert", "source=p.npz", "save_to=p.safetensors", "generator=g.safetensors")
+    assert (done.code, "p.npz: components" in done.out) == (0, True), done.err
+
+
 def test_codes_and_directions_take_the_name_of_their_generator(
     command: Command, generator: Generator, tmp_path: Path
 ) -> None:
@@ -167,7 +189,7 @@ def test_codes_and_directions_take_the_name_of_their_generator(
     assert command("convert", "source=age.pt", "save_to=age.safetensors", "holds=direction", *bound).code == 0
     torch.save(torch.randn(1, 9), tmp_path / "wide.pt")
     wide = command("convert", "source=wide.pt", "save_to=wide.safetensors", "holds=direction", *bound)
-    assert "is a direction [9]; this generator takes [8] or [6, 8]" in wide.err
+    assert "wide' is [9], but this generator takes [8] in W, [6, 8] or [48] in W+" in wide.err
     pca = {"mean": torch.randn(1, 8), "comp": torch.randn(5, 1, 8), "std": torch.rand(5)}
     torch.save(pca, tmp_path / "pca.pt")
     assert command("convert", "source=pca.pt", "save_to=pca.safetensors", *bound).code == 0

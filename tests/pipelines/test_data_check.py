@@ -130,3 +130,10 @@ def test_strict_does_not_stop_at_the_first(command: Command, tmp_path: Path, pho
         (root / name).write_bytes(b"")
     reports, _ = checked(command, tmp_path, "domain=car", f"data.root={root}", "data.strict=true")
     assert set(reports["train"]["unreadable"]) == {"001.png", "002.png"}
+
+
+def test_files_that_are_not_read_are_counted(command: Command, tmp_path: Path) -> None:
+    root = in_folder(tmp_path / "mixed", {"a.png": encoded(60), "b.jfif": encoded(60, "JPEG"), "c.gif": b"", "d": b""})
+    reports, said = checked(command, tmp_path, "domain=church", f"data.root={root}", "data.num_workers=0")
+    assert (reports["train"]["images"], reports["train"]["left_out"]) == (2, {".gif": 1, "": 1})
+    assert "  left out: 1 .gif, 1 without suffix" in said

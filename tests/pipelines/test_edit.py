@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -512,7 +513,10 @@ def test_mistakes_are_one_line_each(command: Command, run: Path, smile: Path, st
         ([f"inversions={run}", f"direction=[{smile},{smile}]"], "expected at least one direction, and each once"),
         ([f"inversions={run}", "direction=none.pt"], "none.pt does not exist"),
         ([f"inversions={run}", f"direction={smile.parent}"], "is a folder; name a file of directions in it"),
-        ([f"inversions={run}", f"direction={smile}:age"], "no such direction in smile.safetensors; accepted: smile"),
+        (
+            [f"inversions={run}", f"direction={smile}:age"],
+            "holds no direction 'age'; accepted: smile",
+        ),
         ([f"inversions={run}", "direction=smile:3"], "only a file is followed by ':'"),
         ([f"inversions={run}", f"direction={smile}", "reader=none"], "reader=none: there is no such file"),
         ([f"inversions={run}", f"direction={smile}", f"reader={smile}"], "probes look through the domain's judge"),
@@ -556,3 +560,60 @@ def test_the_demo_finds_a_direction_where_there_is_no_file_of_it(
     assert "no file; found now on 128 samples" in capsys.readouterr().out
     steps = summary(folder)["edits"]["pose"]["steps"]
     assert [steps[text]["change"] for text in ("-0.5", "+0.4")] == pytest.approx([-0.5, 0.4], rel=0.03)
+
+
+# ---- directions of other tools, and edits that go too far
+
+
+def test_one_of_several_directions_of_a_file_is_edited(start: Start, run: Path, tmp_path: Path) -> None:
+    held = {"Eyeglasses": torch.randn(1, 16), "Smiling": torch.randn(1, 16)}
+    torch.save(held, tmp_path / "boundaries:2.pt")  # a name of a file may hold a colon
+    folder = start("strength=1", direction=f'"{tmp_path}/boundaries:2.pt:Smiling"')
+    _, codes = Store.read(run).codes()
+    found = read_codes(folder / "codes" / "Smiling" / "+1.safetensors", n_latent=8, style_dim=16)
+    assert_close_l2(found.codes, codes + held["Smiling"], 1e-5)
+
+
+def test_components_are_taken_by_number(start: Start, run: Path, tmp_path: Path) -> None:
+    comp = torch.randn(5, 1, 16).numpy()
+    np.savez(tmp_path / "pca.npz", lat_comp=comp, lat_mean=np.zeros((1, 16)), lat_stdev=np.ones(5))
+    folder = start("strength=1", direction=f"{tmp_path}/pca.npz:3")
+    assert load_directions(folder / "directions.safetensors")["pca_3"].vector.tolist() == comp[3, 0].tolist()
+    for spec, told in (
+        ("pca.npz", r"a file of components \(here 0 to 4\) takes FILE:COMPONENT"),
+        ("pca.npz:9", "holds the components 0 to 4"),
+        ("pca.npz:3:2:99", "this generator has 8 rows"),
+    ):
+        with pytest.raises(BadValue, match=told):
+            start("strength=1", direction=f"{tmp_path}/{spec}")
+
+
+def test_a_flat_direction_moves_the_rows_of_w_plus(start: Start, run: Path, tmp_path: Path) -> None:
+    vector = torch.randn(8, 16)
+    np.save(tmp_path / "flat.npy", vector.reshape(1, -1).numpy())
+    folder = start("strength=1", direction=f"{tmp_path}/flat.npy")
+    _, codes = Store.read(run).codes()
+    found = read_codes(folder / "codes" / "flat" / "+1.safetensors", n_latent=8, style_dim=16)
+    assert_close_l2(found.codes, codes + vector, 1e-5)
+    torch.save(torch.randn(1, 512), tmp_path / "wide.pt")
+    with pytest.raises(BadValue, match=r"'wide' is \[512\], but this generator takes \[16\] in W"):
+        start("strength=1", direction=f"{tmp_path}/wide.pt")
+
+
+def test_strengths_outside_of_the_usable_range_are_said(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    start("strength=50", "shown=1")
+    told = "direction=smile: strength 50 is outside of its usable range, -1 to 2"
+    assert capsys.readouterr().err.count(told) == 1
+
+
+@pytest.mark.parametrize(("matched", "where"), [("run", ""), ("image", " on 5 of 5 images")])
+def test_effects_out_of_reach_are_said_with_what_was_reached(
+    start: Start, reading: list[str], capsys: pytest.CaptureFixture[str], matched: str, where: str
+) -> None:
+    folder = start(*reading, "effect=[0.01,50]", f"matched={matched}", "shown=1")
+    change = summary(folder)["edits"]["smile"]["steps"]["+50"]["change"]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "out of reach" in line]
+    assert line == (
+        f"direction=smile: effect 50 is out of reach{where}; {change:.3g} was reached on average, with strengths of -3 "
+        "to 3 tried"
+    )

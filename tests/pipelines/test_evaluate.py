@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from commands import Command
-from lsap.checkpoints import Direction, fingerprint, load_generator, save_directions
+from lsap.checkpoints import Codes, Direction, fingerprint, load_generator, save_directions, write_codes
 from lsap.checkpoints.directions import SPREAD
 from lsap.config.compose import composed
 from lsap.embedding import Adversary
@@ -29,7 +29,7 @@ from lsap.pipelines.build import Parts, trained
 from lsap.pipelines.evaluation import evaluator as evaluator
 from lsap.pipelines.evaluation.evaluate import evaluate
 from lsap.pipelines.evaluation.evaluator import discriminator
-from lsap.pipelines.evaluation.methods import embedding_config
+from lsap.pipelines.evaluation.methods import embedding_config, paired
 from lsap.pipelines.inversion import invert
 from lsap.pipelines.training import train
 from lsap.runs import Store
@@ -581,3 +581,61 @@ def test_a_discriminator_is_found_in_a_training_of_ours(tmp_path: Path) -> None:
     torch.save({"state_dict": {"encoder.weight": torch.zeros(1)}, "adversary": trained.progress()}, path)
     codes = torch.randn(5, 8)
     assert torch.equal(discriminator(path, 8)(codes), trained.discriminator(codes))
+
+
+# ---- as tools name their pictures and codes
+
+
+def test_pictures_called_after_the_whole_name_of_an_image_are_paired() -> None:
+    assert paired(["a.png.png", "a.jpg.png"], ["a.png", "a.jpg"]) == {"a.png": "a.png.png", "a.jpg": "a.jpg.png"}
+    assert paired(["a.png.png"], ["in/a.png"]) == {"in/a.png": "a.png.png"}
+    assert paired(["a.jpg", "b.jpg"], ["a.png", "b.png"]) == {"a.png": "a.jpg", "b.png": "b.jpg"}
+    assert paired(["c.png.png"], ["a.png"]) == {}
+
+
+def test_results_of_lsap_serve_as_pictures_of_another_tool(
+    start: Start, first: Path, generator: Generator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    store = Store.read(first)
+    names, codes = store.codes()
+    for name in names:
+        shutil.copy(store.picture(name), folder / f"{name}.png")
+    write_codes(folder / "codes.safetensors", Codes(codes, tuple(names)), fingerprint(generator))
+    table = results(start(first, folder))["table"]
+    for key in ("mse", "nscd"):
+        assert table["theirs"][key]["mean"] == pytest.approx(table["first"][key]["mean"], rel=1e-5)
+
+
+@pytest.mark.parametrize("where", ["", "latents"])
+def test_codes_may_have_a_file_per_picture(start: Start, first: Path, tmp_path: Path, where: str) -> None:
+    folder = tmp_path / "theirs"
+    shutil.copytree(first / "images", folder)
+    (folder / where).mkdir(exist_ok=True)
+    for name, code in zip(*Store.read(first).codes(), strict=True):
+        np.save(folder / where / f"{Path(name).stem}.npy", code.numpy())
+    table = results(start(first, folder))["table"]
+    assert table["theirs"]["nscd"]["mean"] == pytest.approx(table["first"]["nscd"]["mean"], rel=1e-5)
+
+
+def test_codes_of_w_beside_pictures(start: Start, first: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    shutil.copytree(first / "images", folder)
+    names, codes = Store.read(first).codes()
+    np.save(folder / "codes.npy", codes[np.argsort(names)][:, 0].numpy())
+    with pytest.raises(BadValue, match=r"with codes_in=w"):
+        start(first, folder)
+    table = results(start(first, folder, of=["codes_in=w"]))["table"]
+    assert table["theirs"]["nscd"]["mean"] == pytest.approx(table["first"]["nscd"]["mean"], rel=1e-5)
+
+
+def test_codes_of_no_picture_are_said_and_left_out(
+    start: Start, first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "theirs"
+    shutil.copytree(first / "images", folder)
+    names, codes = Store.read(first).codes()
+    torch.save(dict(zip(names, codes, strict=True)) | {"other.png": codes[0]}, folder / "codes.pt")
+    assert results(start(folder))["table"]["theirs"]["nscd"]["mean"] is not None
+    assert "codes.pt: 1 of 7 codes belong to no image (other.png); left out" in capsys.readouterr().err

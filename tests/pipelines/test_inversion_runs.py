@@ -293,7 +293,7 @@ def test_nothing_but_unreadable_images_is_an_error(start: Start, tmp_path: Path)
 
 def test_a_file_that_is_no_image_is_told_which_are(start: Start, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(BadValue, match=r"notes\.txt is a file; .* or one image \(\.bmp, \.jpeg, .*\.webp\)"):
+    with pytest.raises(BadValue, match=r"notes\.txt is a file; .* or one image \(\.bmp, \.jfif, .*\.webp\)"):
         start(f"images={tmp_path / 'notes.txt'}")
 
 

@@ -103,3 +103,15 @@ def test_wrong_files_are_one_line(
     out = command("nscd", *settings, f"generator={generator_file}", FEW)
     assert (out.code, out.err.count("\n")) == (2, 1)
     assert message in out.err
+
+
+def test_codes_of_w_are_scored_one_by_one(command: Command, generator_file: Path, tmp_path: Path) -> None:
+    rows = load_generator(generator_file).n_latent
+    np.save(tmp_path / "w.npy", np.random.default_rng(0).normal(size=(rows, 16)).astype(np.float32))
+    typed = ("codes=w.npy", f"generator={generator_file}", FEW, "save_to=s.json")
+    one = command("nscd", *typed)
+    assert "is read as one code of W+" in one.err
+    assert len(json.loads((tmp_path / "s.json").read_text())["images"]) == 1
+    several = command("nscd", *typed, "codes_in=w")
+    assert several.err == ""
+    assert len(json.loads((tmp_path / "s.json").read_text())["images"]) == rows

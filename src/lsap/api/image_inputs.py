@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from lsap.config.compose import editable
 from lsap.data import Photographs
-from lsap.data.folder import file_stamp
+from lsap.data.folder import check_name, file_stamp
 from lsap.data.storage import as_rgb, upright
 from lsap.errors import BadValue, MissingFile
+from lsap.inversion import Inversion, brief
 from lsap.pipelines.images import Chosen, chosen_images
 from lsap.values import expanded
 
@@ -24,7 +25,7 @@ Opened = str | Path | Image.Image  # one image: its file, or what Pillow has ope
 FARTHEST = 2.0  # that a value of an image in [-1, 1] may be from 0; generators overshoot a little
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pictures:
     """Images in memory, read and resized: what `Inverter.images` returns.
 
@@ -40,6 +41,10 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        lost = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"Pictures({list(self.images.shape)}{lost}, names {brief(self.names)})"
 
     def select(self, names: Sequence[str]) -> Pictures:
         """Those of these names, in this order; raises BadValue where one is missing."""
@@ -77,6 +82,13 @@ def read(given: Given, config: DictConfig, size: tuple[int, int], count: int | N
         named = editable(config)
         named.images, named.count, named.split = str(given), count, None
         return of_source(chosen_images(named, size))
+    if isinstance(given, Inversion):
+        raise BadValue("this is an inversion, and images are expected; draw(inversion) makes pictures of it")
+    if not isinstance(given, Image.Image | Sequence):
+        raise BadValue(
+            f"images are a file, a folder, Pillow's pictures, a list of them or a tensor [N, 3, H, W] in [-1, 1], not "
+            f"{type(given).__name__}; Image.fromarray makes a picture of an array"
+        )
     listed = _named([given] if isinstance(given, Image.Image) else list(given)[:count])
     if not listed:
         raise BadValue("there is no image in this list; give at least one")
@@ -124,8 +136,10 @@ def _named(given: Sequence[Opened]) -> dict[str, Path | Image.Image]:
             raise BadValue(f"a list of images may hold files and Pillow's pictures, not {type(one).__name__}")
         items.append(expanded(one) if isinstance(one, str | Path) else one)
     for item in items:
-        if isinstance(item, Path) and not item.is_file():
-            raise MissingFile(f"{item}: there is no such image; a folder is given by itself, not in a list")
+        if isinstance(item, Path):
+            check_name(item, "images")
+            if not item.is_file():
+                raise MissingFile(f"{item}: there is no such image; a folder is given by itself, not in a list")
     names = [item.name if isinstance(item, Path) else Path(str(getattr(item, "filename", ""))).name for item in items]
     if "" in names or len(set(names)) < len(names):
         names = [f"{place:04d}-{name}".rstrip("-") for place, name in enumerate(names)]

@@ -10,7 +10,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from lsap.checkpoints import Codes, read_codes, write_codes
+from lsap.checkpoints import Codes, code_files, read_codes, write_codes
 from lsap.evaluation.rows import seven_digits
 from lsap.inversion import FixedNoise, Inversion, cat
 from lsap.runs import Store
@@ -58,20 +58,21 @@ def write(
     return store.path
 
 
-def read(path: str | Path, generator: Generator, fingerprint: str) -> Inversion:
-    """An inversion of a folder, or codes of a file, drawn by the generator as it is.
+def read(path: str | Path, generator: Generator, fingerprint: str, codes_in: str | None = None) -> Inversion:
+    """An inversion of a folder, or codes of a file or of a file per image, drawn by the generator as it is.
 
     Raises:
         MissingFile: there is none.
         BadValue: it belongs to another generator, or is damaged.
     """
     path = expanded(path)
-    if path.is_dir():
+    if (path / "plan.json").is_file() or (path.is_dir() and not code_files(path)):
         found = cat(list(Store.read(path).inversions(generator)))
         found.check_generator(fingerprint)
         return found
-    held = read_codes(path, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=fingerprint)
-    codes = held.codes if held.codes.ndim == 3 else held.codes[:, None].repeat(1, generator.n_latent, 1)
+    rows = generator.n_latent
+    held = read_codes(path, n_latent=rows, style_dim=generator.style_dim, generator=fingerprint, codes_in=codes_in)
+    codes = held.rows(rows).contiguous()
     names = held.names or tuple(f"{place:04d}" for place in range(len(codes)))
     return Inversion(names, codes, fingerprint, FixedNoise(generator), history=(path.name,))
 

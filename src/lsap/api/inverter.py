@@ -6,6 +6,7 @@ thousands of images take `python -m lsap.invert`, which can be stopped and share
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from lsap.cli.messages import explain
 from lsap.config.checks import FOR_VERBS, NONE, optimises
 from lsap.config.checks import check_inversion as check
 from lsap.config.compose import composed, config_dir, editable, plain, searchpath
-from lsap.editing.effects import Reader
+from lsap.editing.effects import Reader, beyond
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError, nearest
 from lsap.evaluation.outside import errors, outside, reference_errors
@@ -173,7 +174,7 @@ class Inverter:
             inversion: from `embed`.
             images: what it was made of; found again by name.
         """
-        found, distance = self.images(images).select(inversion.names), self._parts.judges["distance"]
+        found, distance = self.images(images).select(self._check(inversion).names), self._parts.judges["distance"]
         rows: dict[str, Row] = {}
         for part in self._parted(inversion):
             with torch.no_grad():
@@ -213,7 +214,7 @@ class Inverter:
             >>> tuned.history
             ('lsap_o_wplus', 'pti')
         """
-        inversion.check_generator(self._parts.fingerprint)
+        self._check(inversion)
         if refinement == NONE:
             return inversion
         config = self._refined(refinement, options)
@@ -263,6 +264,10 @@ class Inverter:
         Raises:
             MissingFile, BadValue: there is none, or it belongs to another generator.
         """
+        if not isinstance(name, str | Path):
+            raise BadValue(
+                f"a direction is a name, a file or a Direction of lsap.checkpoints, not {type(name).__name__}"
+            )
         if str(name) not in self._known:
             config = self._editing.copy()
             config.direction = str(name)
@@ -270,7 +275,9 @@ class Inverter:
             self._known[str(name)] = wanted.direction
         return self._known[str(name)]
 
-    def edit(self, inversion: Inversion, direction: str | Path | Direction, strength: float = 1.0) -> Inversion:
+    def edit(
+        self, inversion: Inversion, direction: str | Path | Direction, strength: float = 1.0, *, warn: bool = True
+    ) -> Inversion:
         """The inversion with its codes moved; drawn as before, whichever method made it.
 
         Args:
@@ -278,9 +285,16 @@ class Inverter:
             direction: as in `direction`, or the object itself.
             strength: in the direction's `unit`, as a rule standard deviations of the generator's samples; of GANSpace's
                 published components the coordinate to reach.
+            warn: issue a `UserWarning` where the strength is outside of the direction's usable range.
+
+        Raises:
+            MissingFile, BadValue: no inversion, no such direction, or a strength that is no finite number.
         """
-        inversion.check_generator(self._parts.fingerprint)
+        self._check(inversion)
+        strength = number(strength)
         found = direction if isinstance(direction, Direction) else self.direction(direction)
+        if warn and (line := beyond(found, [strength])) is not None:
+            warnings.warn(line, stacklevel=2)
         moved = found.moved(inversion.codes, strength)
         return inversion.with_stage(f"{found.name} {editors.label(strength)}", codes=moved)
 
@@ -293,8 +307,16 @@ class Inverter:
         Args:
             inversion: an inversion, or codes of any tool, w [N, C] or w_plus [N, L, C], of this generator.
         """
-        codes = inversion.codes if isinstance(inversion, Inversion) else inversion
         space = self._parts.space
+        if isinstance(inversion, Tensor):
+            rows, width = self._parts.generator.n_latent, self._parts.generator.style_dim
+            if list(inversion.shape[1:]) not in ([width], [rows, width]):
+                raise BadValue(
+                    f"codes of shape {list(inversion.shape)}; this generator takes [N, {width}] or [N, {rows}, {width}]"
+                )
+            codes = inversion
+        else:
+            codes = self._check(inversion).codes
         return nscd(space.styles(codes.float().to(self._parts.device)), space.mean, reduction="none").mean(1).cpu()
 
     @property
@@ -307,7 +329,7 @@ class Inverter:
 
         lpips and identity are None where the domain's judge is not at hand.
         """
-        found = self.images(images).select(inversion.names)
+        found = self.images(images).select(self._check(inversion).names)
         rows: dict[str, Row] = {}
         for part in self._parted(inversion):
             rows |= measure(self._parts, part, found.select(part.names).images)[0]
@@ -319,6 +341,7 @@ class Inverter:
 
         The demo's reads the factors of its portraits: smile, yaw, age, ….
         """
+        self._check(inversion)
         if self._reader is None:
             return {}
         seen = [self._parts.view(part.to(self._parts.device).render()) for part in self._parted(inversion)]
@@ -359,7 +382,7 @@ class Inverter:
             BadValue: the folder holds another inversion, or cannot be written to.
             StoppedRun: no room on the disk.
         """
-        inversion.check_generator(self._parts.fingerprint)
+        self._check(inversion)
         settings = {"domain": self.domain, "embedding": self.embedding}
         path = kept.write(folder, inversion, settings, self.config.images_per_batch, self.nscd, self._drawn)
         config = editable(self.config)
@@ -367,17 +390,20 @@ class Inverter:
         write_text(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         return path
 
-    def load(self, path: str | Path) -> Inversion:
+    def load(self, path: str | Path, *, codes_in: str | None = None) -> Inversion:
         """An inversion again, as it was drawn: of a folder that `save` or `python -m lsap.invert` wrote.
 
         Args:
-            path: the folder, or a file of codes of any tool (`.npy`, `.npz`, `.pt`, `.safetensors`).
+            path: the folder, a file of codes of any tool (`.npy`, `.npz`, `.pt`, `.safetensors`), or a folder with such
+                a file per image.
+            codes_in: "w" or "w_plus", the space of a tool's codes; None: as their shape says, and [L, C] is one code of
+                W+.
 
         Raises:
             MissingFile: there is none.
             BadValue: it belongs to another generator, or is damaged.
         """
-        return kept.read(path, self._parts.generator, self._parts.fingerprint)
+        return kept.read(path, self._parts.generator, self._parts.fingerprint, codes_in)
 
     # ---- parts
 
@@ -404,6 +430,16 @@ class Inverter:
             if part in self.config:
                 OmegaConf.update(config, part, plain(self.config[part]), merge=False)
         return config
+
+    def _check(self, inversion: Inversion) -> Inversion:
+        """An inversion of this generator; raises BadValue where it is anything else."""
+        if not isinstance(inversion, Inversion):
+            raise BadValue(
+                f"an inversion is expected, not {type(inversion).__name__}; embed(images) makes one of images, and "
+                "load(path) of a file"
+            )
+        inversion.check_generator(self._parts.fingerprint)
+        return inversion
 
     def _refined(self, name: str, options: Mapping[str, Any]) -> DictConfig:
         """The configuration with a refinement and its options."""
@@ -444,7 +480,7 @@ class Inverter:
     @torch.no_grad()
     def _drawn(self, inversion: Inversion) -> Tensor:
         """Pictures [N, 3, H, W] on the CPU, at the generator's size, what frames them cut away."""
-        inversion.check_generator(self._parts.fingerprint)
+        self._check(inversion)
         drawn = [part.to(self._parts.device).render().float() for part in self._parted(inversion)]
         return torch.cat([self._parts.picture_rows(images).cpu() for images in drawn])
 
@@ -455,6 +491,17 @@ def configured(settings: Sequence[str]) -> DictConfig:
         return composed("invert", settings, searchpath())
     except (HydraException, OmegaConfBaseException) as error:
         raise BadValue(explain(error, "invert") or str(error)) from error
+
+
+def number(strength: float) -> float:
+    """A strength as a finite number; raises BadValue where it is none."""
+    try:
+        found = math.nan if isinstance(strength, bool | str) else float(strength)
+    except (TypeError, ValueError, RuntimeError):  # the last of tensors of several numbers
+        found = math.nan
+    if not math.isfinite(found):
+        raise BadValue(f"strength={strength!r}: a strength is one finite number, as in edit(inversion, 'smile', 1.5)")
+    return found
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import MissingConfigException
 from hydra.utils import get_class
@@ -12,6 +14,7 @@ from omegaconf import DictConfig
 from lsap.api.inverter import Inverter, configured
 from lsap.checkpoints import read_card, read_encoder
 from lsap.config.compose import config_dir
+from lsap.config.paths import quoted
 from lsap.config.stored import NOT_OF_AN_ENCODER, adopt, choice, read_settings
 from lsap.embedding import RowEncoder
 from lsap.errors import BadValue, MissingFile, nearest
@@ -25,7 +28,7 @@ FILE = "encoder.safetensors"  # of a run
 
 
 def load(
-    source: str | Path = "demo", *settings: str, domain: str | None = None, embedding: str | None = None
+    source: str | Path = "demo", *settings: str, domain: str | None = None, embedding: str | None = None, **named: Any
 ) -> Inverter:
     """A generator and an embedding, ready to invert, score, edit and refine images.
 
@@ -37,7 +40,8 @@ def load(
         source: a domain by its name (demo, face, car, church, wild); or an encoder: the folder of a training, its
             `encoder.safetensors`, or a published checkpoint of pSp, e4e, ReStyle-e4e, HFGI or LSAP. The decoder in a
             published checkpoint is the generator, unless `generator.checkpoint=` names another.
-        settings: as typed on the command line of `python -m lsap.invert`: "lambda_nscd=0", "weights=…".
+        settings: as typed on the command line of `python -m lsap.invert`: "lambda_nscd=0", "space.samples=500".
+        named: the same for settings without dots, as in `steps=300`: numbers, texts, paths, None, or lists of them.
         domain: what an encoder's images show, where its file does not say so: published ones don't.
         embedding: how images become codes, a name of `conf/embedding`; None: as told above, or what the file holds.
 
@@ -50,6 +54,11 @@ def load(
         >>> lsap.load("demo", embedding="lsap_o_wplus")
         Inverter(domain=demo, embedding=lsap_o_wplus, generator of 64 px)
     """
+    if wrong := [one for one in settings if not isinstance(one, str) or not ("=" in one or one.startswith("~"))]:
+        raise BadValue(
+            f"load(…, {wrong[0]!r}): a setting is text with '=', as in load('demo', 'steps=300') or steps=300"
+        )
+    settings = (*settings, *(f"{key}={typed(key, value)}" for key, value in named.items()))
     path = expanded(source)
     if str(source) in domains():
         if domain not in (None, source):
@@ -61,6 +70,26 @@ def load(
         told = nearest(str(source), domains())
         raise MissingFile(f"load({str(source)!r}): there is no such file, and no such domain; {told}")
     return Inverter(_of_encoder(path, settings, domain, embedding))
+
+
+def typed(key: str, value: object) -> str:
+    """A value as it is typed on the command line.
+
+    Raises:
+        BadValue: a kind of value that has no such form.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | Path):
+        text = str(value)
+        return text if re.fullmatch(r"[\w./+-]+", text) else quoted(text)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(typed(key, one) for one in value)}]"
+    raise BadValue(f"load(…, {key}=…): {type(value).__name__} is no value of a setting; give it as text: '{key}=…'")
 
 
 def domains() -> list[str]:

@@ -2,6 +2,7 @@
 
 from .codes import Codes as Codes
 from .codes import check_owner as check_owner
+from .codes import code_files as code_files
 from .codes import read_codes as read_codes
 from .codes import read_tensors as read_tensors
 from .codes import write_codes as write_codes
@@ -14,6 +15,7 @@ from .directions import is_components as is_components
 from .directions import load_directions as load_directions
 from .directions import read_components as read_components
 from .directions import read_direction as read_direction
+from .directions import read_directions as read_directions
 from .directions import same_generator as same_generator
 from .directions import save_directions as save_directions
 from .directions import write_direction as write_direction

@@ -131,7 +131,7 @@ def as_tensor(value: object) -> Tensor | None:
     if isinstance(value, np.ndarray):
         native = value.astype(np.float32) if value.dtype.kind == "f" else value.astype(value.dtype.newbyteorder("="))
         return torch.from_numpy(np.ascontiguousarray(native).reshape(value.shape))
-    return value if isinstance(value, Tensor) else None
+    return value.detach() if isinstance(value, Tensor) else None
 
 
 def mapping(pairs: Any = (), *_: object) -> dict[object, object]:

@@ -1,4 +1,4 @@
-"""Directions in W: ours, InterFaceGAN's vectors (`.pt`, `.npy`), GANSpace's components (`*_pca.pt`), in one record.
+"""Directions in W: ours, vectors of InterFaceGAN and others, GANSpace's components, in one record.
 
 In the W of another generator a direction means nothing. Ours carry the fingerprint of theirs; a foreign file does not
 say which it was found for, so whoever reads it names the generator, and from then on the fingerprint goes with it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,18 @@ from torch import Tensor
 
 from lsap.checkpoints.codes import check_owner, read_tensors
 from lsap.checkpoints.states import read_card, read_state, write_state
-from lsap.errors import BadValue, MissingFile
+from lsap.errors import BadValue, MissingFile, nearest
 
 FORMAT = "lsap.directions/2"
 COMPONENTS = "lsap components"
 LENGTH = "length in W"
 SPREAD = "standard deviation of the generator's samples along it"
 COORDINATE = "coordinate to reach, in standard deviations of the generator's samples"
+PARTS = (
+    ("mean", "comp", "std"),
+    ("lat_mean", "lat_comp", "lat_stdev"),
+)  # of components, as e4e and as GANSpace call them
+TOLD = 8  # names that a message holds
 MEAN = "/mean"  # what follows a direction's name where the mean it is measured from stands in a file
 
 
@@ -53,7 +58,7 @@ class Direction:
     """
 
     name: str
-    vector: Tensor
+    vector: Tensor = field(repr=False)
     generator: str
     step: float = 1.0
     unit: str = LENGTH
@@ -97,6 +102,23 @@ class Direction:
         moved[:, rows] += shift.expand(-1, codes.shape[1], -1)[:, rows]
         return moved
 
+    def fitted(self, n_latent: int, style_dim: int) -> Direction:
+        """The direction for codes of L rows and C numbers; a vector [L·C] becomes [L, C].
+
+        Raises:
+            BadValue: it has another shape, as when it belongs to another generator.
+        """
+        shape = list(self.vector.shape)
+        if shape == [n_latent * style_dim]:
+            return replace(self, vector=self.vector.reshape(n_latent, style_dim))
+        if shape not in ([style_dim], [n_latent, style_dim]):
+            raise BadValue(
+                f"direction {self.name!r} is {shape}, but this generator takes [{style_dim}] in W, [{n_latent}, "
+                f"{style_dim}] or [{n_latent * style_dim}] in W+; use a direction of its own (directions in S are not "
+                "read)"
+            )
+        return self
+
     def distance(self, codes: Tensor, strength: Tensor) -> Tensor:
         """How far along the vector a strength [] or [N] moves codes: [] or [N]."""
         return strength * self.step
@@ -131,7 +153,7 @@ class CoordinateDirection(Direction):
         mean: [C], of the generator's samples.
     """
 
-    mean: Tensor
+    mean: Tensor = field(repr=False)
     unit: str = COORDINATE
 
     def __post_init__(self) -> None:
@@ -199,37 +221,117 @@ class Components:
 # ---- files
 
 
-def read_direction(path: str | Path, generator: str) -> Direction:
-    """One direction: one of ours, or InterFaceGAN's of [C], [1, C], [L, C] or [1, L, C].
+def read_direction(
+    path: str | Path,
+    generator: str,
+    which: str | None = None,
+    *,
+    n_latent: int | None = None,
+    style_dim: int | None = None,
+) -> Direction:
+    """One direction of a file.
 
     Args:
-        path: `.pt`, `.npy` or what `write_direction` wrote.
-        generator: fingerprint of the generator that it was found for; a file that carries one must carry this.
+        path, generator, n_latent, style_dim: as in `read_directions`.
+        which: its name, or its number from 0, in a file of several.
+
+    Raises:
+        MissingFile, BadValue: as `read_directions`; there are several and `which` is None, or there is no such one.
+    """
+    path = Path(path)
+    found: Mapping[str, Tensor | Direction] = (
+        load_directions(path, generator) if _is_ours(path) else _vectors(path, generator, n_latent, style_dim, which)
+    )
+    names = list(found)
+    if which is None:
+        if len(found) > 1:
+            raise BadValue(f"{path} holds {len(found)} directions ({_told(names)}); say which: {path}:{names[0]}")
+        which = names[0]
+    number = int(which) if re.fullmatch(r"\d{1,9}", which) else len(names)
+    name = which if which in found else names[number] if number < len(names) else None
+    if name is None:
+        told = nearest(which, names) if len(names) <= TOLD else f"it holds {_told(names)}"
+        raise BadValue(f"{path} holds no direction {which!r}; {told}")
+    one = found[name]
+    return one if isinstance(one, Direction) else _built(path, name, one, generator, n_latent, style_dim)
+
+
+def read_directions(
+    path: str | Path, generator: str, *, n_latent: int | None = None, style_dim: int | None = None
+) -> dict[str, Direction]:
+    """All directions of a file, by the names or numbers that they have there.
+
+    Args:
+        path: what `save_directions` wrote; InterFaceGAN's of [C], [1, C], [L, C], [1, L, C] or [1, L·C]; name → such a
+            vector; [K, C], [K, 1, C] or [K, L, C] of K directions; or rosinality's `factor.pt`, whose `eigvec` [C, C]
+            has them as columns. `.pt`, `.npy`, `.npz` or `.safetensors`.
+        generator: fingerprint of the generator that they were found for; a file that carries one must carry this.
+        n_latent, style_dim: L and C of the generator, where they are known: [K, C] is then one direction of W+ only
+            where K is L, and directions that do not fit are refused.
 
     Raises:
         MissingFile: there is no such file.
-        BadValue: no direction, several, numbers that are not finite, or one of another generator.
+        BadValue: no direction, numbers that are not finite, directions of another generator or of S.
     """
     path = Path(path)
     if _is_ours(path):
-        found = load_directions(path, generator)
-        if len(found) > 1:
-            raise BadValue(f"{path} holds {len(found)} directions ({', '.join(found)}); say which: {path}:{min(found)}")
-        return next(iter(found.values()))
-    tensors = read_tensors(path)
+        return load_directions(path, generator)
+    found = _vectors(path, generator, n_latent, style_dim, None)
+    return {key: _built(path, key, vector, generator, n_latent, style_dim) for key, vector in found.items()}
+
+
+def _vectors(
+    path: Path, generator: str, n_latent: int | None, style_dim: int | None, which: str | None
+) -> dict[str, Tensor]:
+    """What may be the directions of a file, [C], [L, C] or [L·C] each; [L, C] are L of them where one is asked for."""
+    tensors = {name: tensor for name, tensor in read_tensors(path).items() if tensor.ndim and not tensor.is_complex()}
     check_owner(path.name, read_card(path).get("generator"), generator)
-    vector = next(iter(tensors.values())).float() if len(tensors) == 1 else torch.empty(0)
-    while vector.ndim > 1 and vector.shape[0] == 1:
-        vector = vector[0]
+    if "eigvec" in tensors and tensors["eigvec"].ndim == 2:
+        return {str(number): column for number, column in enumerate(tensors["eigvec"].T)}
+    if len(tensors) > 1:  # beside directions there may be intercepts, means, variances
+        widths = None if style_dim is None else (style_dim, style_dim * (n_latent or 1))
+        fitting = {n: t for n, t in tensors.items() if t.shape[-1] > 1 and (widths is None or t.shape[-1] in widths)}
+        tensors = fitting or tensors
+    found: dict[str, Tensor] = {}
+    alone = len(tensors) == 1
+    for name, tensor in tensors.items():
+        vector = tensor.squeeze(1) if tensor.ndim == 3 and len(tensor) > 1 else tensor
+        while vector.ndim > 1 and len(vector) == 1:
+            vector = vector[0]
+        of_rows = (n_latent is None or len(vector) == n_latent) and not (alone and which is not None)
+        if vector.ndim == 3 or (vector.ndim == 2 and not of_rows):
+            found |= {str(n) if alone else f"{name}/{n}": one for n, one in enumerate(vector)}
+        else:
+            found[name] = vector
+    if not found:
+        raise BadValue(f"{path} holds no direction: expected a tensor [C] or [L, C], or one for each name")
+    return found
+
+
+def _built(
+    path: Path, key: str, vector: Tensor, generator: str, n_latent: int | None, style_dim: int | None
+) -> Direction:
+    """The direction of one vector of a file, named as there, or by the file where it is a number or the file's only."""
     if vector.ndim not in (1, 2) or vector.shape[-1] < 2 or not vector.isfinite().all() or not vector.any():
-        shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-        raise BadValue(f"{path} holds no direction: expected one finite tensor [C] or [L, C], found {shapes}")
-    name = re.sub(r"[^\w.+-]+", "_", path.stem).lstrip(".")
-    return Direction(name=name, vector=vector, generator=generator, origin=f"the file {path.name}")
+        raise BadValue(
+            f"{path} holds no direction in {key!r}: expected finite numbers [C] or [L, C], not all zero; found "
+            f"{list(vector.shape)}"
+        )
+    called = f"{path.stem}_{key}" if key.isdecimal() else key
+    name = re.sub(r"[^\w.+-]+", "_", called).lstrip(".") or "direction"
+    one = Direction(name=name, vector=vector.float(), generator=generator, origin=f"{key} of the file {path.name}")
+    return one if style_dim is None or n_latent is None else one.fitted(n_latent, style_dim)
+
+
+def _told(names: Sequence[str]) -> str:
+    """Names for a message."""
+    if len(names) > TOLD and names == [str(number) for number in range(len(names))]:
+        return f"0 to {len(names) - 1}"
+    return ", ".join(names[:TOLD]) + (f" and {len(names) - TOLD} more" if len(names) > TOLD else "")
 
 
 def read_components(path: str | Path, generator: str) -> Components:
-    """GANSpace's components: `mean` [1, C], `comp` [K, 1, C] and `std` [K].
+    """GANSpace's components: `mean` [1, C], `comp` [K, 1, C] and `std` [K], or `lat_mean`, `lat_comp` and `lat_stdev`.
 
     Raises:
         MissingFile: there is no such file.
@@ -238,14 +340,17 @@ def read_components(path: str | Path, generator: str) -> Components:
     path = Path(path)
     tensors = read_tensors(path)
     check_owner(path.name, read_card(path).get("generator"), generator)
-    if not is_components(tensors):
+    called = next((names for names in PARTS if set(names) <= set(tensors)), None)
+    if called is None:
         raise BadValue(
             f"{path} holds no GANSpace components (mean, comp, std); it has {', '.join(tensors) or 'nothing'}"
         )
-    mean, vectors = tensors["mean"].float().reshape(-1), tensors["comp"].float().flatten(1)
-    stds = tensors["std"].float().reshape(-1)
+    mean, vectors, stds = (tensors[name].float() for name in called)
+    mean, vectors, stds = mean.reshape(-1), vectors.flatten(1), stds.reshape(-1)
     if vectors.shape != (len(stds), len(mean)):
         raise BadValue(f"{path}: {list(vectors.shape)} components do not go with a mean {list(mean.shape)}")
+    if not all(part.isfinite().all() for part in (mean, vectors, stds)):
+        raise BadValue(f"{path}: the components hold values that are not finite; make them again")
     return Components(mean, vectors, stds, generator)
 
 
@@ -256,7 +361,7 @@ def holds_directions(path: str | Path) -> bool:
 
 def is_components(tensors: Mapping[str, Any]) -> bool:
     """Whether these are the parts of a GANSpace file."""
-    return {"mean", "comp", "std"} <= set(tensors)
+    return any(set(names) <= set(tensors) for names in PARTS)
 
 
 def write_direction(direction: Direction | Components, path: str | Path) -> Path:

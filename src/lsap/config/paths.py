@@ -61,14 +61,14 @@ def _value(text: str, argument: str, several: bool) -> str:
     if several and re.fullmatch(r"\[.*\]|\{.*\}", text, re.DOTALL):
         items = [item.strip() for item in _split(text[1:-1], argument) if item.strip()]
         if text[0] == "[":
-            return f"[{','.join(map(_quoted, items))}]"
+            return f"[{','.join(map(quoted, items))}]"
         pairs = [item.partition(":") for item in items]
-        return "{" + ",".join(f"{name.strip()}: {_quoted(path.strip())}" for name, _, path in pairs) + "}"
-    return _quoted(text)
+        return "{" + ",".join(f"{name.strip()}: {quoted(path.strip())}" for name, _, path in pairs) + "}"
+    return quoted(text)
 
 
-def _quoted(text: str) -> str:
-    """A path in quotes that keep it as it is; quotes of the user's own around the whole are taken off first.
+def quoted(text: str) -> str:
+    """Text in quotes that keep it as it is for Hydra; quotes of the user's own around the whole are taken off first.
 
     Hydra reads backslashes as escapes only before a quote and at the end.
     """

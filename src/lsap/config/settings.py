@@ -125,6 +125,7 @@ SETTINGS: dict[str, Kind] = {
     "matched_on": COUNT,
     "runs": PATHS.or_null(),
     "codes_order": one_of("text", "natural").or_null(),
+    "codes_in": one_of("w", "w_plus").or_null(),
     "common": FLAG,
     "correlations": FLAG,
     "lec_batch": COUNT,

@@ -28,7 +28,7 @@ class ZipArchive:
         try:
             with zipfile.ZipFile(self.root) as archive:
                 names = {info.filename for info in archive.infolist() if not info.is_dir()}
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
             raise BadValue(
                 f"{setting}={root} cannot be read as a zip archive ({error}); it may have been cut short: "
                 f"it has {self.root.stat().st_size} bytes, compare with its source"

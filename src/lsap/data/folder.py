@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from lsap.data.storage import SUFFIXES, Photographs, are_images, found, image_size
 from lsap.errors import BadValue, MissingFile
 from lsap.values import expanded
+
+log = logging.getLogger(__name__)
 
 
 class Folder:
@@ -80,13 +83,14 @@ def existing(root: str | Path, setting: str = "data.root") -> Path:
     if not str(root).strip():
         raise BadValue(f"{setting} is empty; give the folder that holds the images")
     path = expanded(root)
+    check_name(path, setting)
     if not path.exists():
         raise MissingFile(f"{setting}={root}: no such folder; give the folder that holds the images")
     return path
 
 
 def listing(root: Path) -> list[str]:
-    """Sorted relative names of all files below `root`."""
+    """Sorted relative names of all files below `root`, less those that are not UTF-8, which a warning names."""
 
     def refuse(error: OSError) -> None:
         raise BadValue(f"{error.filename} cannot be listed ({error.strerror}); check its permissions") from error
@@ -102,4 +106,22 @@ def listing(root: Path) -> list[str]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         shown = (file for file in files if not file.startswith("."))
         names += [Path(os.path.relpath(os.path.join(folder, file), root)).as_posix() for file in shown]
-    return sorted(names)
+    kept = [name for name in names if printable(name) == name]
+    if others := len(names) - len(kept):
+        first = printable(next(name for name in names if printable(name) != name))
+        log.warning(
+            "%s: left out %d %s not UTF-8 (the first: %s); rename them",
+            printable(str(root)), others, "file whose name is" if others == 1 else "files whose names are", first,
+        )  # fmt: skip
+    return sorted(kept)
+
+
+def check_name(path: Path, setting: str) -> None:
+    """Refuse a path that is not UTF-8: files of results could not name it; raises BadValue."""
+    if (shown := printable(str(path))) != str(path):
+        raise BadValue(f"{setting}={shown}: the name is not UTF-8, and results could not name it; rename it")
+
+
+def printable(name: str) -> str:
+    """A name as it can be printed and stored: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +18,9 @@ from torch import Tensor
 from lsap.data.source import UnreadableImage
 from lsap.errors import BadValue
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 # Only these decoders run, whatever a file calls itself: others start external programs.
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
@@ -167,8 +171,29 @@ def are_images(names: Sequence[str]) -> list[str]:
 
 
 def found(storage: Storage, setting: str) -> Sequence[str]:
-    """The images of a storage; raises BadValue where there is none."""
+    """The images of a storage; what else lies there is counted in a warning.
+
+    Raises:
+        BadValue: there is none.
+    """
+    others, looked_for = counted(left_out(storage)), " ".join(SUFFIXES)
     if not storage.images:
-        looked_for = " ".join(SUFFIXES)
-        raise BadValue(f"{setting}={storage.root} holds no image, nor do its subfolders (looked for {looked_for})")
+        there = f"; it holds {others}" if others else ""
+        raise BadValue(
+            f"{setting}={storage.root} holds no image, nor do its subfolders (looked for {looked_for}){there}"
+        )
+    if others:
+        log.warning("%s=%s: left out %s; images are %s", setting, storage.root, others, looked_for)
     return storage.images
+
+
+def left_out(storage: Storage) -> dict[str, int]:
+    """How many files are not read as images, by suffix; most frequent first."""
+    images = set(storage.images)
+    suffixes = (PurePosixPath(name).suffix.lower() for name in storage.files if name not in images)
+    return dict(Counter(suffixes).most_common())
+
+
+def counted(suffixes: Mapping[str, int]) -> str:
+    """Numbers of files by suffix, in words."""
+    return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.items())

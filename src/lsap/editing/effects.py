@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lsap.checkpoints import CoordinateDirection, Direction
+from lsap.checkpoints import SPREAD, CoordinateDirection, Direction
 from lsap.editing.directions import OutOfReach, apply, matched_strength, matched_strengths
 
 
@@ -136,6 +137,23 @@ class MatchedEach:
 
         columns = [matched_strengths(effects, target, len(codes), limit=self.limit)[0] for target in self.steps]
         return torch.stack(columns, 1)
+
+
+def beyond(direction: Direction, strengths: Sequence[float]) -> str | None:
+    """One line about strengths outside of a direction's usable range; None where there are none.
+
+    Where no range was measured, and strengths are standard deviations of the samples, it is as wide as searches go.
+    """
+    wide = (-LIMIT, LIMIT) if direction.unit == SPREAD else None
+    low, high = direction.usable or wide or (-math.inf, math.inf)
+    outside = [strength for strength in strengths if not low <= strength <= high]
+    if not outside:
+        return None
+    told = ", ".join(f"{strength:g}" for strength in outside)
+    return (
+        f"direction={direction.name}: strength {told} is outside of its usable range, {low:g} to {high:g}; images "
+        "edited so far are hardly the generator's own"
+    )
 
 
 def incremental(direction: Direction) -> Direction:

@@ -473,8 +473,9 @@ def training_command(config: DictConfig) -> str:
 def stored_codes(parts: Parts, path: Path) -> Start:
     """Codes of a file to start from, by the images' names; codes without names, one for all images, serve each."""
     generator = parts.generator
-    found = read_codes(path, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=parts.fingerprint)
-    codes = found.codes if found.codes.ndim == 3 else found.codes[:, None].expand(-1, generator.n_latent, -1)
+    rows, owner = generator.n_latent, parts.fingerprint
+    found = read_codes(path, n_latent=rows, style_dim=generator.style_dim, generator=owner, codes_in="w_plus")
+    codes = found.rows(rows)
     if found.names is None and len(codes) > 1:
         raise BadValue(f"init={path}: {len(codes)} codes without names; nobody can tell whose they are")
 

@@ -16,7 +16,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap import checkpoints as formats
-from lsap.checkpoints import encoders, read_tensors
+from lsap.checkpoints import CoordinateDirection, encoders, read_tensors
+from lsap.checkpoints.directions import MEAN
 from lsap.checkpoints.foreign import known_network
 from lsap.checkpoints.generators import PUBLISHED_LR
 from lsap.checkpoints.lineages import holding
@@ -79,21 +80,25 @@ def _held(config: DictConfig, source: Path) -> str:
     if formats.read_card(source).get("format") == formats.directions.FORMAT:
         return "direction"
     if source.suffix in (".npy", ".npz"):
-        held = "codes"
+        held = "components" if formats.is_components(read_tensors(source)) else "codes"
     else:
         try:
             content = formats.read_state(source)
         except BadValue:
-            bare = read_tensors(source)  # a bare tensor; anything else says what is wrong with it
-            held = "codes" if len(bare) == 1 else "none"
+            read_tensors(source)  # a bare tensor or a list of them; anything else says what is wrong with it
+            held = "codes"
         else:
             held = str(holding(content, formats.read_card(source)))
             if held == "none" and (known := known_network(content)) is not None:
                 raise BadValue(f"{source} holds {known}, which is not read; docs/own-weights.md lists what is")
-    if held == "none":
-        raise BadValue(f"{source} holds nothing that lsap knows; docs/own-weights.md lists what is read")
+    if held == "none" and config.holds is None:
+        raise BadValue(
+            f"{source} holds nothing that lsap knows; docs/own-weights.md lists what is read. Where its tensors are "
+            "codes or directions, say holds=codes or holds=direction"
+        )
     if held == "codes" and config.holds is None:
         raise BadValue(f"{source} is a bare array: say holds=codes or holds=direction")
+    held = "codes" if held == "none" else held
     return str(config.holds) if held == "codes" else held
 
 
@@ -107,19 +112,18 @@ def _write(config: DictConfig, held: str, source: Path, target: Path) -> list[Pa
     owner = _owner(config)
     if held == "codes":
         codes = formats.read_codes(
-            source, n_latent=owner.n_latent, style_dim=owner.style_dim, generator=formats.fingerprint(owner)
-        )
+            source, n_latent=owner.n_latent, style_dim=owner.style_dim, generator=formats.fingerprint(owner),
+            codes_in=config.codes_in,
+        )  # fmt: skip
         path = formats.write_codes(target, codes, formats.fingerprint(owner))
         return [_same(path, {"codes": codes.codes})]
     if held == "direction":
-        direction = formats.read_direction(source, formats.fingerprint(owner))
-        rows = 1 if direction.vector.ndim == 1 else len(direction.vector)
-        if direction.vector.shape[-1] != owner.style_dim or rows not in (1, owner.n_latent):
-            raise BadValue(
-                f"{source} is a direction {list(direction.vector.shape)}; this generator takes [{owner.style_dim}] or "
-                f"[{owner.n_latent}, {owner.style_dim}]"
-            )
-        return [_same(formats.write_direction(direction, target), {direction.name: direction.vector})]
+        found = formats.read_directions(
+            source, formats.fingerprint(owner), n_latent=owner.n_latent, style_dim=owner.style_dim
+        )
+        path = formats.save_directions(list(found.values()), target)
+        means = {one.name + MEAN: one.mean for one in found.values() if isinstance(one, CoordinateDirection)}
+        return [_same(path, {one.name: one.vector for one in found.values()} | means)]
     parts = formats.read_components(source, formats.fingerprint(owner))
     path = formats.write_direction(parts, target)
     return [_same(path, {"mean": parts.mean, "comp": parts.vectors, "std": parts.stds})]

@@ -23,6 +23,8 @@ from lsap.config.checks import check_root
 from lsap.config.compose import editable
 from lsap.data import Photographs, Source, UnreadableImage
 from lsap.data.batches import as_it_is
+from lsap.data.storage import counted as by_suffix
+from lsap.data.storage import left_out
 from lsap.reports.pictures import save, sheet
 from lsap.runs import write_json
 
@@ -71,6 +73,7 @@ class Report:
     looked_at: int
     sizes: dict[str, int] = field(default_factory=dict)  # "height x width": how many, most frequent first
     unreadable: dict[str, str] = field(default_factory=dict)  # name: reason
+    left_out: dict[str, int] = field(default_factory=dict)  # suffix of files that are not read: how many
     warnings: list[str] = field(default_factory=list)
     contact_sheet: str = ""
 
@@ -156,6 +159,7 @@ def described(split: str, source: Source, looks: Sequence[Look]) -> Report:
         looked_at=len(looks),
         sizes={f"{height}x{width}": count for (height, width), count in sizes.most_common()},
         unreadable={source.names[one.number]: one.reason for one in looks if one.size is None},
+        left_out=left_out(photographs.storage) if photographs and not photographs.title else {},
     )
 
 
@@ -222,6 +226,8 @@ def told(domain: str, report: Report) -> str:
     if len(report.sizes) > 3:
         sizes.append(f"{len(report.sizes) - 3} other sizes")
     lines = [f"{domain} {report.split}: {where}", f"  {counted(report.images)}, {looked}: {', '.join(sizes) or 'none'}"]
+    if report.left_out:
+        lines.append(f"  left out: {by_suffix(report.left_out)}")
     lines += [f"  warning: {warning}" for warning in report.warnings]
     lines += [f"    {name}: {reason}" for name, reason in list(report.unreadable.items())[:10]]
     if len(report.unreadable) > 10:

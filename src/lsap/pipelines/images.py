@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap.data import SUFFIXES, Photographs, Source, UnreadableImage, open_images
-from lsap.data.folder import file_stamp
+from lsap.data.folder import check_name, file_stamp
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.runs import image_digests
 from lsap.values import expanded
@@ -83,6 +83,7 @@ def chosen_images(config: DictConfig, view_size: tuple[int, int]) -> Chosen:
                 f"images={path} and split={config.split}: a split is one of the domain's own; give one of both"
             )
         if path.is_file() and path.suffix.lower() in SUFFIXES:
+            check_name(path, "images")
             source: Source = Photographs(OneFile(path), [path.name], view_size, config.data.strict)
         else:
             source = open_images(path, view_size, config.data.strict, setting="images")

@@ -39,7 +39,10 @@ def score(config: DictConfig) -> dict[str, Any]:
     generator = demo.load_generator() if config.generator is None else load_generator(config.generator)
     generator = generator.to(device_of(config.accelerator))
     stamp = fingerprint(generator)
-    found = read_codes(config.codes, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=stamp)
+    found = read_codes(
+        config.codes, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=stamp,
+        codes_in=config.codes_in,
+    )  # fmt: skip
     space = NormalizedStyleSpace(generator, **config.space, cache=cache_folder())
     of_set, chunks = SetMetrics(space, ("nscd", "nscd_raw")), []
     with torch.no_grad():

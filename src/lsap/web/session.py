@@ -235,7 +235,7 @@ class Playground:
         moved = turn.inversion
         for slider, strength in zip(self.sliders, strengths, strict=True):
             if strength:
-                moved = turn.inverter.edit(moved, slider.direction, strength)
+                moved = turn.inverter.edit(moved, slider.direction, strength, warn=False)
         return moved
 
     def numbers(self, turn: Turn, edited: Inversion) -> list[tuple[str, str, str, str]]:

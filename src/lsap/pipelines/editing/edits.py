@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
 from lsap.checkpoints import Codes, Direction, read_card, write_codes
-from lsap.editing.effects import Attributes, MatchedEach, Reader, Strengths
+from lsap.editing.effects import Attributes, MatchedEach, MatchedOnAverage, Reader, Strengths
 from lsap.evaluation.rows import Row, seven_digits
 from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
@@ -96,9 +97,14 @@ def finish(work: Work, shown: int) -> Path:
     write_json(path / "times.json", manifest(work.parts.device))
     write_json(path / "checksums.json", work.store.checksums())
     write_json(path / "summary.json", summary)  # last: it makes the run finished
-    for name, found in means.items():
-        print(f"{name}  [{found['way']}; {found['unit']}]")
-        for step, row in found["steps"].items():
+    for one in work.edits:
+        for text, target in zip(one.labels, one.way.steps, strict=True):
+            found = [(row["strength"], row.get("change")) for row in _of_step(one, text, rows)]
+            if (line := out_of_reach(one, target, found)) is not None:
+                print(line, file=sys.stderr)
+    for name, summed in means.items():
+        print(f"{name}  [{summed['way']}; {summed['unit']}]")
+        for step, row in summed["steps"].items():
             told = "".join(f"  {key} {value:.4g}" for key, value in row.items() if value is not None)
             print(f"  {step:>6}{told}")
     print(path)
@@ -114,9 +120,7 @@ def _summed(one: Edit, rows: Sequence[Row]) -> dict[str, Any]:
     """Means over images of every step of one edit."""
     steps: dict[str, Row] = {}
     for text, target in zip(one.labels, one.way.steps, strict=True):
-        found = [
-            r for row in rows for r in row.get("edits", ()) if (r["direction"], r["step"]) == (one.direction.name, text)
-        ]
+        found = _of_step(one, text, rows)
         steps[text] = {}
         if isinstance(one.way, MatchedEach):
             steps[text]["short"] = sum(not _reached(r.get("change"), target) for r in found)
@@ -124,6 +128,35 @@ def _summed(one: Edit, rows: Sequence[Row]) -> dict[str, Any]:
             values = [r[key] for r in found if r.get(key) is not None]
             steps[text][key] = seven_digits(sum(values) / len(values)) if values else None
     return {"way": one.way.name, "unit": one.direction.unit, "origin": one.direction.origin, "steps": steps}
+
+
+def out_of_reach(one: Edit, target: float, edited: Sequence[tuple[float | None, float | None]]) -> str | None:
+    """One line where no strength within the limit brings an effect about, with what was reached; None elsewhere.
+
+    Args:
+        one: the edit.
+        target: the wanted effect.
+        edited: (strength, change) of every image; None where the attribute cannot be read.
+    """
+    if not isinstance(one.way, MatchedOnAverage | MatchedEach):
+        return None
+    limit = one.way.limit
+    changes = [change for _, change in edited if change is not None]
+    mean = sum(changes) / max(len(changes), 1)
+    short = [s for s, change in edited if s is not None and abs(s) >= limit and not _reached(change, target)]
+    if not short or not changes or (isinstance(one.way, MatchedOnAverage) and _reached(mean, target)):
+        return None
+    where = f" on {len(short)} of {len(edited)} images" if isinstance(one.way, MatchedEach) else ""
+    return (
+        f"direction={one.direction.name}: effect {target:g} is out of reach{where}; {mean:.3g} was reached on average, "
+        f"with strengths of {-limit:g} to {limit:g} tried"
+    )
+
+
+def _of_step(one: Edit, text: str, rows: Sequence[Row]) -> list[Row]:
+    """What was measured on every image at one step of one edit."""
+    called = (one.direction.name, text)
+    return [r for row in rows for r in row.get("edits", ()) if (r["direction"], r["step"]) == called]
 
 
 def _reached(change: float | None, target: float) -> bool:

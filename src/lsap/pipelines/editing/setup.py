@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from lsap.config.checks import present
 from lsap.config.compose import composed, editable, searchpath
 from lsap.config.stored import adopt, choice, read_settings, stored_text
 from lsap.editing.discovery import Samples, Slope
-from lsap.editing.effects import FixedStrength, MatchedEach, MatchedOnAverage, Reader, Strengths
+from lsap.editing.effects import FixedStrength, MatchedEach, MatchedOnAverage, Reader, Strengths, beyond
 from lsap.editing.readers import LandmarkPose, Probe
 from lsap.errors import BadValue, LsapError, MissingFile, nearest
 from lsap.pipelines.build import Parts
@@ -36,6 +37,7 @@ OF_THE_RUN = ("generator", "view", "image_size", "data")  # what an edit takes o
 TOLD = 4  # runs that a message names
 SAMPLES = 2048  # that directions are found on where there is no file of them
 MATCHED: dict[str, type[MatchedOnAverage] | type[MatchedEach]] = {"run": MatchedOnAverage, "image": MatchedEach}
+FILES = (".safetensors", ".pt", ".pth", ".npy", ".npz", ".pkl")  # of directions
 STEPS = 7
 WIDE = 3.0  # strength up to which a direction of unknown range is shown
 
@@ -171,20 +173,20 @@ def directions(config: DictConfig, parts: Parts) -> list[Wanted]:
 
 def _direction(spec: str, config: DictConfig, parts: Parts) -> Wanted:
     """The direction that one word names."""
-    file, *rest = spec.split(":")
-    if Path(file).suffix in (".pt", ".npy", ".safetensors") or "/" in file:
-        return Wanted(_of_file(expanded(file), rest, spec, parts.fingerprint))
+    file, rest = _split(spec)
+    if Path(file).suffix in FILES or "/" in file:
+        return Wanted(_of_file(expanded(file), rest, spec, parts))
     if rest:
-        raise BadValue(f"direction={spec}: only a file is followed by ':'; it ends in .safetensors, .pt or .npy")
+        raise BadValue(f"direction={spec}: only a file is followed by ':'; it ends in {', '.join(FILES)}")
     domain = config.domain.name
     own = Path(config.outputs) / domain / "directions" / f"{spec}.safetensors"
     shipped = SHIPPED.get(domain, Path("none")) / f"{spec}.safetensors"
     for path in (own, shipped):
         if path.is_file():
-            return Wanted(formats.read_direction(path, parts.fingerprint))
+            return Wanted(_fitted(formats.read_direction(path, parts.fingerprint), parts))
     published = config.published.get(domain) or {}
     if spec in published:
-        return _published(spec, published[spec], config, parts.fingerprint)
+        return _published(spec, published[spec], config, parts)
     if "reader" in config.domain and spec in config.domain.get("edits", {}):
         return Wanted(_found_at_once(spec, config, parts))
     there = known(config)
@@ -203,38 +205,49 @@ def known(config: DictConfig) -> list[str]:
     return sorted({*there, *map(str, config.published.get(domain) or {}), *map(str, named or {})})
 
 
-def _of_file(path: Path, rest: Sequence[str], spec: str, fingerprint: str) -> Direction:
-    """A direction of a file, alone or one of several: FILE, FILE:NAME or FILE:COMPONENT:FIRST:END."""
+def _split(spec: str) -> tuple[str, list[str]]:
+    """What names a file, and the words that follow it after colons; a name of a file may hold colons too."""
+    words = spec.split(":")
+    ends = [end for end in range(len(words), 0, -1) if expanded(":".join(words[:end])).is_file()]
+    end = ends[0] if ends else 1
+    return ":".join(words[:end]), words[end:]
+
+
+def _of_file(path: Path, rest: Sequence[str], spec: str, parts: Parts) -> Direction:
+    """A direction of a file, alone or one of several: FILE, FILE:NAME, FILE:NUMBER or FILE:COMPONENT:FIRST:END."""
     if path.is_dir():
-        files = ", ".join(sorted(file.name for file in path.glob("*.safetensors"))) or "none here"
+        files = ", ".join(sorted(file.name for file in path.iterdir() if file.suffix in FILES)) or "none here"
         raise BadValue(f"direction={spec}: {path} is a folder; name a file of directions in it: {files}")
     if not path.is_file():
         raise MissingFile(f"direction={spec}: {path} does not exist; name a file of directions, or one by its name")
-    if formats.holds_directions(path):
-        found = formats.load_directions(path, fingerprint)
-        if not rest:
-            return formats.read_direction(path, fingerprint)
-        if len(rest) > 1 or rest[0] not in found:
-            raise BadValue(f"direction={spec}: no such direction in {path.name}; {nearest(':'.join(rest), found)}")
-        return found[rest[0]]
-    if formats.is_components(formats.read_tensors(path)):
-        numbers = [int(word) for word in rest if re.fullmatch(r"\d+", word)]
+    rows, width, fingerprint = parts.generator.n_latent, parts.generator.style_dim, parts.fingerprint
+    if not formats.holds_directions(path) and formats.is_components(formats.read_tensors(path)):
+        components = formats.read_components(path, fingerprint)
+        numbers = [int(word) for word in rest if re.fullmatch(r"\d{1,9}", word)]
         if len(numbers) < len(rest) or len(rest) not in (1, 3):
             raise BadValue(
-                f"direction={spec}: a file of components takes FILE:COMPONENT, or FILE:COMPONENT:FIRST:END with the "
-                f"first row that is moved and the one after the last, as in {path.name}:16:3:6"
+                f"direction={spec}: a file of components (here 0 to {len(components.stds) - 1}) takes FILE:COMPONENT, "
+                f"or FILE:COMPONENT:FIRST:END with the first row that is moved and the one after the last, as in "
+                f"{path.name}:{min(16, len(components.stds) - 1)}:3:6"
             )
-        rows = None if len(numbers) == 1 else (numbers[1], numbers[2])
+        ends = None if len(numbers) == 1 else (numbers[1], numbers[2])
+        last = len(components.stds) - 1
+        if numbers[0] > last or (ends is not None and ends[1] > rows):
+            raise BadValue(
+                f"direction={spec}: {path.name} holds the components 0 to {last}, and this generator has {rows} rows"
+            )
         name = f"{path.stem}_{'_'.join(rest)}"
-        return formats.read_components(path, fingerprint).direction(
-            numbers[0], rows, name, origin=f"the file {path.name}"
-        )
-    if rest:
-        raise BadValue(f"direction={spec}: {path.name} holds one direction; nothing follows its name")
-    return formats.read_direction(path, fingerprint)
+        return components.direction(numbers[0], ends, name, origin=f"the file {path.name}").fitted(rows, width)
+    which = ":".join(rest) if rest else None
+    return _fitted(formats.read_direction(path, fingerprint, which, n_latent=rows, style_dim=width), parts)
 
 
-def _published(name: str, entry: DictConfig, config: DictConfig, fingerprint: str) -> Wanted:
+def _fitted(direction: Direction, parts: Parts) -> Direction:
+    """A direction that fits the generator; raises BadValue where it does not."""
+    return direction.fitted(parts.generator.n_latent, parts.generator.style_dim)
+
+
+def _published(name: str, entry: DictConfig, config: DictConfig, parts: Parts) -> Wanted:
     """An edit of the table of published ones, which were found for the domain's published generator."""
     path = Path(config.weights) / "directions" / entry.file
     if not path.is_file():
@@ -246,15 +259,13 @@ def _published(name: str, entry: DictConfig, config: DictConfig, fingerprint: st
     if Path(config.generator.checkpoint).stem != Path(usual).stem:
         print(f"note: {name} was found for the published generator; with other weights it means nothing")
     if "component" not in entry:
-        return Wanted(replace(formats.read_direction(path, fingerprint), name=name, attribute=name, licence="MIT"))
+        found = _fitted(formats.read_direction(path, parts.fingerprint), parts)
+        return Wanted(replace(found, name=name, attribute=name, licence="MIT"))
     rows = (int(entry.rows[0]), int(entry.rows[1]))
-    components = formats.read_components(path, fingerprint)
-    return Wanted(
-        components.direction(
-            entry.component, rows, name, attribute=name, origin=f"GANSpace, {path.name}", licence="MIT"
-        ),
-        float(entry.strength),
+    found = formats.read_components(path, parts.fingerprint).direction(
+        entry.component, rows, name, attribute=name, origin=f"GANSpace, {path.name}", licence="MIT"
     )
+    return Wanted(_fitted(found, parts), float(entry.strength))
 
 
 def _found_at_once(name: str, config: DictConfig, parts: Parts) -> Direction:
@@ -353,13 +364,20 @@ def ways(config: DictConfig, wanted: Wanted, readable: bool) -> Strengths:
             way: Strengths = MATCHED[config.matched](steps)
             return way
         print(f"{wanted.direction.name}: nobody here can read what it changes; the numbers are taken as strengths")
-        return FixedStrength(steps, "fixed strength, as nobody can read the effect")
+        return _typed(wanted, FixedStrength(steps, "fixed strength, as nobody can read the effect"))
     if config.strength is not None:
-        return FixedStrength(numbers("strength", config.strength))
+        return _typed(wanted, FixedStrength(numbers("strength", config.strength)))
     if wanted.strength is not None:
         return FixedStrength([wanted.strength])
     low, high = wanted.direction.usable or (-WIDE, WIDE)
     return FixedStrength([round(float(value), 6) for value in torch.linspace(low, high, STEPS, dtype=torch.float64)])
+
+
+def _typed(wanted: Wanted, way: FixedStrength) -> FixedStrength:
+    """Strengths that somebody typed; a line on stderr where they leave the direction's usable range."""
+    if (line := beyond(wanted.direction, way.steps)) is not None:
+        print(line, file=sys.stderr)
+    return way
 
 
 def numbers(name: str, value: Any) -> list[float]:

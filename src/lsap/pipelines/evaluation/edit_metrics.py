@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -26,7 +27,7 @@ from lsap.evaluation.rows import by_name
 from lsap.inversion import Inversion
 from lsap.pipelines.build import Parts
 from lsap.pipelines.editing import setup as editors
-from lsap.pipelines.editing.edits import Edit, Work, digest, reader_label, searched, strengths_on
+from lsap.pipelines.editing.edits import Edit, Work, digest, out_of_reach, reader_label, searched, strengths_on
 from lsap.pipelines.evaluation.methods import Bare, MethodOutputs, embedding_config
 from lsap.pipelines.images import Chosen
 from lsap.runs import Store
@@ -111,6 +112,11 @@ class EditMetrics:
                 shown = inversion.select([inversion.names.index(name) for name in wanted]).to(self.parts.device)
                 cache = folder.keep(batch.number, self._batch(work, shown, fixed, again))
             rows |= cache or {}
+        for one in self.edits if rows else ():
+            keys = [f"{key}/{one.direction.name}" for key in ("strength", "effect")]
+            edited = [(row.get(keys[0]), row.get(keys[1])) for row in rows.values()]
+            if (line := out_of_reach(one, one.way.steps[0], edited)) is not None:
+                print(f"{method.name}: {line}", file=sys.stderr)
         for name in self.names if rows else ():
             if all(row.get(f"strength/{name}") is None for row in rows.values()):
                 self.notes.append(f"{method.name}: {name}, as its effect cannot be read on any of the images")

@@ -14,7 +14,8 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from lsap.checkpoints import file_digest, read_codes
+from lsap.checkpoints import code_files, file_digest, read_codes
+from lsap.checkpoints.codes import SUFFIXES as SUFFIXES_OF_CODES
 from lsap.config.checks import optimises
 from lsap.config.compose import as_written, composed, editable, searchpath
 from lsap.config.stored import NOT_OF_AN_ENCODER, adopt, choice, component, read_settings, stored_text
@@ -32,7 +33,6 @@ from lsap.stylegan2 import Generator
 from lsap.values import expanded
 
 CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
-SUFFIXES_OF_CODES = (".safetensors", ".npy", ".npz", ".pt")
 AGAIN = "and give the command that made the run again"
 TOLD = 3  # images that a message names
 
@@ -321,7 +321,7 @@ def _folder(path: Path, parts: Parts, chosen: Chosen) -> MethodOutputs:
         )
     if len(pairs) < len(files):
         print(f"{path}: {len(files) - len(pairs)} pictures belong to no image; left out", file=sys.stderr)
-    codes = _codes(path, parts, files, pairs, parts.config.codes_order)
+    codes = _codes(path, parts, files, pairs)
     source = Bare(list(codes), torch.stack(list(codes.values())), parts.fingerprint) if codes else None
     pictures = {name: root / file for name, file in pairs.items()}
     lost = {name: "there is no picture of it" for name in chosen.names if name not in pairs}
@@ -331,22 +331,38 @@ def _folder(path: Path, parts: Parts, chosen: Chosen) -> MethodOutputs:
     )
 
 
-def _codes(
-    path: Path, parts: Parts, files: Sequence[str], pairs: Mapping[str, str], order: str | None
-) -> dict[str, Tensor]:
-    """Codes [L, C] by image name, from a file beside a tool's pictures; without names, in the order of the pictures."""
-    there = [path / f"{name}{suffix}" for name in CODES for suffix in SUFFIXES_OF_CODES]
-    file = next((one for one in there if one.is_file()), None)
+def _codes(path: Path, parts: Parts, files: Sequence[str], pairs: Mapping[str, str]) -> dict[str, Tensor]:
+    """Codes [L, C] by image name, from what lies beside a tool's pictures: one file, or a file per picture.
+
+    Codes without names are in the order of the pictures.
+    """
+    there = [path / f"{name}{suffix}" for name in CODES for suffix in ("", *SUFFIXES_OF_CODES)]
+    file = next((one for one in there if one.is_file() or (one.is_dir() and code_files(one))), None)
+    if file is None and {stem(name) for name in code_files(path)} & {stem(file) for file in files}:
+        file = path
     if file is None:
         return {}
-    generator = parts.generator
-    found = read_codes(file, n_latent=generator.n_latent, style_dim=generator.style_dim, generator=parts.fingerprint)
-    codes = found.codes if found.codes.ndim == 3 else found.codes[:, None].expand(-1, generator.n_latent, -1)
+    rows, config = parts.generator.n_latent, parts.config
+    found = read_codes(
+        file, n_latent=rows, style_dim=parts.generator.style_dim, generator=parts.fingerprint, codes_in=config.codes_in
+    )
+    codes = found.rows(rows)
     if found.names is None and len(codes) != len(files):
-        raise BadValue(f"{file} holds {len(codes)} codes without names beside {len(files)} pictures; whose?")
-    names = found.names if found.names is not None else in_order(files, order, file)
-    places = {stem(name): place for place, name in enumerate(names)}
-    return {name: codes[places[stem(file)]] for name, file in pairs.items() if stem(file) in places}
+        raise BadValue(
+            f"{file} holds {len(codes)} codes without names beside {len(files)} pictures; give as many codes as "
+            "pictures, or name → code"
+        )
+    names = found.names if found.names is not None else in_order(files, config.codes_order, file)
+    own = {name: pairs[name] for name in pairs if name in set(names)}  # of the image, else of its picture
+    places = {name: place for place, name in enumerate(names)}
+    by_picture = paired(names, [pairs[name] for name in pairs if name not in own])
+    chosen = {n: places[n] for n in own} | {n: places[by_picture[p]] for n, p in pairs.items() if p in by_picture}
+    if len(chosen) < len(codes):
+        lost = [name for name, place in places.items() if place not in set(chosen.values())]
+        print(
+            f"{file}: {len(lost)} of {len(codes)} codes belong to no image ({_listed(lost)}); left out", file=sys.stderr
+        )
+    return {name: codes[chosen[name]] for name in pairs if name in chosen}
 
 
 def in_order(files: Sequence[str], order: str | None, codes: Path) -> list[str]:
@@ -373,16 +389,26 @@ def in_order(files: Sequence[str], order: str | None, codes: Path) -> list[str]:
     return orders[order or "text"]
 
 
+def _alone(name: str) -> str:
+    return stem(name).rpartition("/")[2]
+
+
 def _natural(name: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def paired(files: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Image name → file of its picture: by path without suffix, else by file name alone where that tells all apart."""
-    keys: tuple[Callable[[str], str], ...] = (stem, lambda name: stem(name).rpartition("/")[2])
-    for key in keys:
-        by_key = {key(file): file for file in files}
-        wanted = [key(name) for name in names]
+    """Image name → file of its picture, where that tells all apart.
+
+    By path without suffix; else by file name alone; else the picture is the image's whole name and a suffix, as lsap
+    calls those of images that differ only in their suffixes.
+    """
+    keys: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
+        (stem, stem), (_alone, _alone), (stem, str), (_alone, lambda name: name.rpartition("/")[2])
+    )  # fmt: skip
+    for of_file, of_image in keys:
+        by_key = {of_file(file): file for file in files}
+        wanted = [of_image(name) for name in names]
         if len(by_key) < len(files) or len(set(wanted)) < len(wanted):
             continue
         if pairs := {name: by_key[word] for name, word in zip(names, wanted, strict=True) if word in by_key}:
