@@ -6,6 +6,7 @@ Refinements, embeddings without training and ways of finding directions are thos
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import lsap
 from commands import Command
+from lsap.checkpoints import SPREAD, Direction, fingerprint, load_generator, read_card, save_directions
 from lsap.config.compose import composed
 from lsap.evaluation.metrics import image_values, mse
+from lsap.runs import Store
 
 PARTS = '''
 import torch
@@ -35,10 +39,10 @@ class MeanColour(RowEncoder):
     def __init__(self, n_latent, *, style_dim, latent_avg=None):
         super().__init__()
         self.set_rows(n_latent, style_dim, latent_avg)
-        self.heads = nn.ModuleList(nn.Linear(3, style_dim) for _ in range(n_latent))
+        self.residue = nn.Linear(3, n_latent * style_dim)
 
     def rows(self, images, last):
-        return [head(images.mean((2, 3))) for head in self.heads[: last + 1]]
+        return list(self.residue(images.mean((2, 3))).unflatten(1, (-1, self.style_dim)).unbind(1))[: last + 1]
 
 
 class Brightness(Term):
@@ -99,17 +103,56 @@ def mine(tmp_path: Path, generator_file: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-def test_an_encoder_a_loss_and_a_domain_of_ones_own_train(
-    mine: Path, command: Command, photographs: Callable[..., Path]
-) -> None:
-    ended = command(
-        "train", "--config-dir", "mine", "domain=pebbles", "embedding=mean_colour", "lambda_lpips=0",
-        f"data.root={photographs(mine / 'photographs', 6)}", "max_steps=4", "batch_size=2", "data.val_images=2",
-        "space.samples=64", "data.num_workers=0", "stages.start=0", "stages.every=0", "trainer.accelerator=cpu",
-        "trainer.devices=1",
-    )  # fmt: skip
+OWN = ["--config-dir", "mine", "imports=[parts]"]
+
+
+def trained(mine: Path, command: Command, photographs: Callable[..., Path]) -> tuple[Path, list[str]]:
+    """The folder of three steps of training, and the settings that later commands need to find it."""
+    settings = [
+        *OWN, "domain=pebbles", "embedding=mean_colour", "lambda_lpips=0", "max_steps=3", "batch_size=2",
+        f"data.root={photographs(mine / 'photographs', 6, (32, 32))}", "data.val_images=2", "space.samples=64",
+        "data.num_workers=0", "stages.start=0", "stages.every=0", "trainer.accelerator=cpu", "trainer.devices=1",
+    ]  # fmt: skip
+    ended = command("train", *settings)
     assert ended.code == 0, ended.err
     (run,) = (mine / "outputs/pebbles/mean_colour").iterdir()
+    return run, settings
+
+
+def test_an_encoder_of_ones_own_inverts_loads_edits_and_is_evaluated(
+    mine: Path, command: Command, photographs: Callable[..., Path], generator_file: Path
+) -> None:
+    run, settings = trained(mine, command, photographs)
+    card = read_card(run / "encoder.safetensors")
+    assert (card["encoder"], card["rows"]) == ("mean colour", "8")
+
+    ended = command("invert", *settings, f"images={mine / 'photographs'}", "images_per_batch=3", "save_to=inverted")
+    assert ended.code == 0, ended.err
+    _, codes = Store.read(mine / "inverted").codes()
+
+    inverter = lsap.load(run, f"hydra.searchpath=[file://{mine}/mine]")
+    inversion = inverter.embed(mine / "photographs", warn=False)
+    torch.testing.assert_close(inversion.codes, codes)
+
+    owner = load_generator(generator_file)
+    vector = torch.nn.functional.normalize(torch.ones(owner.style_dim), dim=0)
+    light = Direction(name="light", vector=vector, generator=fingerprint(owner), step=0.5, unit=SPREAD)
+    file = save_directions([light], mine / "light.safetensors")
+    assert not torch.equal(inverter.edit(inversion, file, 2).render(), inversion.render())
+
+    edited = command("edit", *OWN, "inversions=inverted", f"direction={file}", "strength=[0,2]", "accelerator=cpu")
+    assert edited.code == 0, edited.err
+    ended = command(
+        "evaluate", *OWN, "runs=[inverted]", f"direction={file}", "strength=2", "protocol=psp256",
+        "protocol.size=[32,32]", "chunk=4", "lec_batch=2", "space.samples=64", "accelerator=cpu", "save_to=table",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    found = json.loads((mine / "table/results.json").read_text())
+    assert found["table"]["mean_colour"]["lec/light"]["mean"] > 0, found["not_measured"]
+
+
+def test_a_loss_of_ones_own_trains(mine: Path, command: Command, photographs: Callable[..., Path]) -> None:
+    run, _ = trained(mine, command, photographs)
     with (run / "metrics.csv").open() as file:
         values = [float(row["train/brightness"]) for row in csv.DictReader(file) if row.get("train/brightness")]
     assert values

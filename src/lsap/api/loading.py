@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from lsap.api.inverter import Inverter, configured
 from lsap.checkpoints import read_card, read_encoder
-from lsap.config.compose import config_dir
+from lsap.config.compose import config_dir, named_folders, searching, searchpath
 from lsap.config.stored import NOT_OF_AN_ENCODER, adopt, choice, read_settings
 from lsap.embedding import RowEncoder
 from lsap.errors import BadValue, MissingFile, nearest
@@ -36,7 +36,8 @@ def load(
         source: a domain by its name (demo, face, car, church, wild); or an encoder: the folder of a training, its
             `encoder.safetensors`, or a published checkpoint of pSp, e4e, ReStyle-e4e, HFGI or LSAP. The decoder in a
             published checkpoint is the generator, unless `generator.checkpoint=` names another.
-        settings: as typed on the command line of `python -m lsap.invert`: "lambda_nscd=0", "weights=…".
+        settings: as typed on the command line of `python -m lsap.invert`: "lambda_nscd=0", "weights=…"; in place of
+            --config-dir "hydra.searchpath=[file:///FOLDER]".
         domain: what an encoder's images show, where its file does not say so: published ones don't.
         embedding: how images become codes, a name of `conf/embedding`; None: as told above, or what the file holds.
 
@@ -49,17 +50,24 @@ def load(
         >>> lsap.load("demo", embedding="lsap_o_wplus")
         Inverter(domain=demo, embedding=lsap_o_wplus, generator of 64 px)
     """
+    others, folders = named_folders(settings)
+    with searching([*folders, *searchpath()]):
+        return Inverter(_config(source, others, domain, embedding))
+
+
+def _config(source: str | Path, settings: Sequence[str], domain: str | None, embedding: str | None) -> DictConfig:
+    """The configuration of a domain or of an encoder's file."""
     path = Path(source).expanduser()
     if str(source) in domains():
         if domain not in (None, source):
             raise BadValue(f"load({str(source)!r}, domain={domain!r}): two domains; give one of both")
-        return Inverter(_of_domain(str(source), settings, embedding))
+        return _of_domain(str(source), settings, embedding)
     if path.is_dir():
         path /= FILE
     if not path.is_file():
         told = nearest(str(source), domains())
         raise MissingFile(f"load({str(source)!r}): there is no such file, and no such domain; {told}")
-    return Inverter(_of_encoder(path, settings, domain, embedding))
+    return _of_encoder(path, settings, domain, embedding)
 
 
 def domains() -> list[str]:

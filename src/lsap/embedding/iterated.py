@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from lsap.embedding.encoders import Kind, RowEncoder, SmallPyramidEncoder, StyleHead, _halve
+from lsap.embedding.encoders import RowEncoder, SmallPyramidEncoder, StyleHead, _halve
 from lsap.errors import BadValue
 from lsap.pretrained import IRSE50, load_weights
 from lsap.stylegan2 import Generator, Noise, View
@@ -25,7 +25,7 @@ RESNET34 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # (channels, blo
 class StepEncoder(RowEncoder):
     """What the encoders of ReStyle share: one head per row, all of them on the map at a sixteenth of the image."""
 
-    kind: ClassVar[Kind] = "restyle_e4e"
+    kind: ClassVar[str] = "restyle_e4e"
     styles: nn.ModuleList
 
     def coarse(self, images: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class SmallIterativeEncoder(SmallPyramidEncoder):
         Those of `SmallPyramidEncoder`.
     """
 
-    kind: ClassVar[Kind] = "restyle_e4e"
+    kind: ClassVar[str] = "restyle_e4e"
 
     def __init__(self, n_latent: int, *, style_dim: int = 128, latent_avg: Tensor | None = None) -> None:
         super().__init__(n_latent, style_dim=style_dim, latent_avg=latent_avg)

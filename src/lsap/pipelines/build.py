@@ -396,19 +396,23 @@ def check_sizes(parts: Parts, data: ImageDataModule) -> None:
             )
 
 
-def fill_encoder(encoder: RowEncoder, path: str | Path, size: int, title: str) -> PublishedEncoder:
+def fill_encoder(encoder: RowEncoder, path: str | Path, title: str) -> PublishedEncoder:
     """Give an encoder the weights of a file, mean latent included where the file has one.
 
     Args:
         encoder: filled in place.
         path: `encoder.safetensors` of a run, or a published checkpoint.
-        size: pixels of the generator whose codes are wanted.
         title: what to call the encoder in messages.
 
     Raises:
-        MissingFile, BadValue: no such file, or no encoder of this kind and size.
+        MissingFile, BadValue: no such file, or no encoder of this kind and number of rows.
     """
-    found = read_encoder(path, kind=encoder.kind, size=size)
+    found = read_encoder(path, kind=encoder.kind)
+    if found.kind != "w" and found.n_latent != encoder.n_latent:  # a single code serves any number of rows
+        raise BadValue(
+            f"{path}: its encoder answers {found.n_latent} rows of W+, but this generator takes {encoder.n_latent}; "
+            "use an encoder of this generator, or its own generator"
+        )
     state = found.state if found.latent_avg is None else found.loadable(encoder.n_latent)
     load_weights(encoder, state, title, optional=("latent_avg",))
     return found
@@ -436,7 +440,7 @@ def trained(parts: Parts) -> tuple[nn.Module, Path]:
     builder.generator = parts.generator
     encoder = builder.encoder()
     try:
-        found = fill_encoder(encoder, path, parts.generator.size, f"this encoder (embedding={config.embedding.name})")
+        found = fill_encoder(encoder, path, f"this encoder (embedding={config.embedding.name})")
         if found.generator not in (None, parts.fingerprint):
             raise BadValue(
                 f"this encoder belongs to generator {str(found.generator)[:12]}, but this run uses "
