@@ -103,7 +103,8 @@ def test_a_refinement_is_one_class_and_one_yaml(written: Path, command: Command)
     refused = command("edit", *(word for word in edited if not word.startswith("imports=")))
     assert refused.code == 2
     assert "no renderer 'colour'" in refused.err
-    assert "imports=" in refused.err
+    assert "add imports=[colour_match]" in refused.err
+    assert "colour_match" not in sys.modules, "only shown, not imported"
 
     done(command("edit", *edited))
     (edits,) = (written / "outputs/demo/edits").glob("*/*/images/smile")
