@@ -46,10 +46,17 @@ class MeanColour(RowEncoder):
 
 
 class Brightness(Term):
-    """Squared difference of mean brightness."""
+    """Squared difference of mean brightness, as the view shows it."""
+
+    compares_images = True
+
+    def __init__(self, gain, *, view, mean):
+        super().__init__()
+        assert view.size == 32 and mean.shape == (16,)
+        self.gain = gain
 
     def forward(self, inputs: LossInputs) -> torch.Tensor:
-        return (inputs.output.mean((1, 2, 3)) - inputs.images.mean((1, 2, 3))).square()
+        return self.gain * (inputs.output.mean((1, 2, 3)) - inputs.images.mean((1, 2, 3))).square()
 
 
 def greet(config):
@@ -63,13 +70,16 @@ embedding: {name: mean_colour}
 encoder: {_target_: parts.MeanColour}
 lambda_brightness: 0.5
 objective:
-  brightness: {weight: "${lambda_brightness}", term: {_target_: parts.Brightness}}
+  brightness:
+    weight: ${lambda_brightness}
+    term: {_target_: parts.Brightness, gain: 2.0}
+    borrows: {view: view, mean: latent_avg}
 """
 DOMAIN = """# @package _global_
 defaults:
   - /base/photographs
   - _self_
-domain: {name: pebbles, identity_weight: 0, needs: []}
+domain: {name: pebbles, identity_weight: 0, needs: [{key: perceptual.checkpoint, what: AlexNet, source: torchvision}]}
 generator: {_target_: lsap.checkpoints.load_generator, checkpoint: GENERATOR, size: 32}
 view: {size: 32}
 image_size: [32, 32]
@@ -106,23 +116,22 @@ def mine(tmp_path: Path, generator_file: Path, monkeypatch: pytest.MonkeyPatch) 
 OWN = ["--config-dir", "mine", "imports=[parts]"]
 
 
-def trained(mine: Path, command: Command, photographs: Callable[..., Path]) -> tuple[Path, list[str]]:
-    """The folder of three steps of training, and the settings that later commands need to find it."""
-    settings = [
+def of_training(photographs: Path) -> list[str]:
+    """The settings of three steps of training, which later commands need to find it."""
+    return [
         *OWN, "domain=pebbles", "embedding=mean_colour", "lambda_lpips=0", "max_steps=3", "batch_size=2",
-        f"data.root={photographs(mine / 'photographs', 6, (32, 32))}", "data.val_images=2", "space.samples=64",
-        "data.num_workers=0", "stages.start=0", "stages.every=0", "trainer.accelerator=cpu", "trainer.devices=1",
+        f"data.root={photographs}", "data.val_images=2", "space.samples=64", "data.num_workers=0", "stages.start=0",
+        "stages.every=0", "trainer.accelerator=cpu", "trainer.devices=1",
     ]  # fmt: skip
-    ended = command("train", *settings)
-    assert ended.code == 0, ended.err
-    (run,) = (mine / "outputs/pebbles/mean_colour").iterdir()
-    return run, settings
 
 
 def test_an_encoder_of_ones_own_inverts_loads_edits_and_is_evaluated(
     mine: Path, command: Command, photographs: Callable[..., Path], generator_file: Path
 ) -> None:
-    run, settings = trained(mine, command, photographs)
+    settings = of_training(photographs(mine / "photographs", 6, (32, 32)))
+    ended = command("train", *settings)
+    assert ended.code == 0, ended.err
+    (run,) = (mine / "outputs/pebbles/mean_colour").iterdir()
     card = read_card(run / "encoder.safetensors")
     assert (card["encoder"], card["rows"]) == ("mean colour", "8")
 
@@ -150,13 +159,30 @@ def test_an_encoder_of_ones_own_inverts_loads_edits_and_is_evaluated(
     found = json.loads((mine / "table/results.json").read_text())
     assert found["table"]["mean_colour"]["lec/light"]["mean"] > 0, found["not_measured"]
 
+    with (run / "metrics.csv").open() as table:
+        *_, row = (row for row in csv.DictReader(table) if row["val/image_loss"])
+    assert 0 < float(row["val/brightness"]) < float(row["val/image_loss"])
+    image_loss = sum(float(row[f"val/{name}"]) for name in ("l2", "brightness"))
+    assert float(row["val/image_loss"]) == pytest.approx(image_loss, rel=1e-5), "a loss of one's own chooses, too"
 
-def test_a_loss_of_ones_own_trains(mine: Path, command: Command, photographs: Callable[..., Path]) -> None:
-    run, _ = trained(mine, command, photographs)
-    with (run / "metrics.csv").open() as file:
-        values = [float(row["train/brightness"]) for row in csv.DictReader(file) if row.get("train/brightness")]
-    assert values
-    assert min(values) >= 0
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ("borrows.view=veiw", "borrows: a run has no part 'veiw'; did you mean 'view'"),
+        ("borrows.mean=__class__", "borrows: a run has no part '__class__'"),
+        ("~borrows.mean", "objective.brightness.term (parts.Brightness) does not take these: "),
+        ("+borrows.distance=perceptual", "perceptual.checkpoint=weights/alexnet"),
+    ],
+)
+def test_what_a_loss_of_ones_own_cannot_borrow_is_named(
+    mine: Path, command: Command, photographs: Callable[..., Path], changed: str, line: str
+) -> None:
+    sign, key = ("", changed) if changed[0].isalpha() else (changed[0], changed[1:])
+    settings = of_training(photographs(mine / "photographs", 6, (32, 32)))
+    ended = command("train", *settings, f"{sign}objective.brightness.{key}")
+    assert ended.code == 2
+    assert line in ended.err
 
 
 def test_class_paths_of_version_0_1_work_in_ones_own_yaml(mine: Path) -> None:

@@ -133,6 +133,8 @@ def lambdas(config: DictConfig) -> list[str]:
 
 def needed(config: DictConfig, key: str) -> bool:
     """Whether a file of the domain takes part in this run: a judge whose every use has weight 0 does not."""
+    if key.split(".")[0] in borrowed(config):
+        return True
     if key == "similarity.checkpoint":
         return bool(config.lambda_id > 0)
     if key == "perceptual.checkpoint":
@@ -140,6 +142,15 @@ def needed(config: DictConfig, key: str) -> bool:
     if key == "backbone.checkpoint":
         return bool(config.backbone.checkpoint != RANDOM)
     return True
+
+
+def borrowed(config: DictConfig) -> set[str]:
+    """The parts that the terms of the loss borrow, those of weight 0 left out."""
+    parts: set[str] = set()
+    for node in config.get("objective", {}).values():
+        borrows = node.get("borrows", {}) if node.weight != 0 else {}
+        parts |= {borrows} if isinstance(borrows, str) else set(borrows.values())
+    return parts
 
 
 def present(config: DictConfig, key: str) -> bool:
@@ -222,6 +233,8 @@ def _needed(config: DictConfig, key: str) -> bool:
     if key == "generator.checkpoint":
         return True
     if key in refinement_needs(config):
+        return True
+    if optimises(config) and key.split(".")[0] in borrowed(config):
         return True
     if key == "data.root":
         return config.images is None and config.data.get("test_root") is None

@@ -42,7 +42,7 @@ from lsap.embedding import (
 )
 from lsap.embedding.optimisation import MeanLatent, Start
 from lsap.errors import BadValue, MissingFile, nearest
-from lsap.losses import Objective
+from lsap.losses import Objective, Term
 from lsap.pipelines.run_identity import encoders as encoder_runs
 from lsap.pipelines.run_identity.refinements import network_class, network_command, network_folder
 from lsap.pretrained import load_weights
@@ -148,9 +148,17 @@ class Parts:
         for name, node in self.config.objective.items():
             if node.weight == 0:
                 continue
-            borrowed = [getattr(self, node.borrows)] if "borrows" in node else []
-            terms[str(name)] = (float(node.weight), instantiate(node.term, *borrowed))
+            terms[str(name)] = (float(node.weight), self._term(str(name), node))
         return Objective(terms).to(self.device)
+
+    def _term(self, name: str, node: DictConfig) -> Term:
+        """A term with the parts that it borrows: by argument, or one alone, which is then its first argument."""
+        made: Callable[..., Term] = instantiate(node.term, _partial_=True)
+        borrows = node.get("borrows", {})
+        try:
+            return made(self.part(borrows)) if isinstance(borrows, str) else made(**self.borrowed(node))
+        except TypeError as error:
+            raise BadValue(f"objective.{name}.term ({node.term._target_}) does not take these: {error}") from error
 
     def encoder(self) -> RowEncoder:
         """A new encoder for the generator, its backbone started as asked, its codes started at the mean latent."""
@@ -368,7 +376,18 @@ class Parts:
 
     def borrowed(self, node: DictConfig) -> dict[str, Any]:
         """The parts that a node's `borrows` names, by argument."""
-        return {str(argument): getattr(self, part) for argument, part in node.get("borrows", {}).items()}
+        return {str(argument): self.part(part) for argument, part in node.get("borrows", {}).items()}
+
+    def part(self, name: str) -> Any:
+        """A part by the name that `borrows` gives: a property of this class.
+
+        Raises:
+            BadValue: there is none of this name.
+        """
+        known = [n for n, v in vars(Parts).items() if isinstance(v, property | cached_property) and n[0] != "_"]
+        if name not in known:
+            raise BadValue(f"borrows: a run has no part {name!r}; {nearest(name, known)}")
+        return getattr(self, name)
 
     def refinement(self) -> Refinement:
         """The module that refines, with its parts."""
