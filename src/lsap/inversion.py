@@ -23,7 +23,7 @@ from torch import Tensor
 from lsap.errors import BadValue, nearest
 
 if TYPE_CHECKING:
-    from lsap.stylegan2 import Generator
+    from lsap.stylegan2 import StyleGenerator
 
 FORMAT = "lsap.inversion/1"
 Watch = Callable[[float, Mapping[str, float]], None]  # what a stage calls while it works: see `Embedding`, `Refinement`
@@ -40,7 +40,7 @@ class Renderer(Protocol):
     """
 
     key: str
-    generator: Generator
+    generator: StyleGenerator
 
     @property
     def settings(self) -> Mapping[str, Any]: ...
@@ -66,7 +66,7 @@ def registered(key: str) -> Callable[[Class], Class]:
     return enter
 
 
-def renderer(key: str, settings: Mapping[str, Any], generator: Generator, module: object = None) -> Renderer:
+def renderer(key: str, settings: Mapping[str, Any], generator: StyleGenerator, module: object = None) -> Renderer:
     """The renderer that a file names.
 
     Args:
@@ -107,7 +107,7 @@ class FixedNoise:
     key: str
     settings: Mapping[str, Any] = {}
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: StyleGenerator) -> None:
         self.generator = generator
 
     def __call__(self, codes: Tensor, state: Mapping[str, Tensor]) -> Tensor:
@@ -121,7 +121,7 @@ class OwnNoise:
     key: str
     settings: Mapping[str, Any] = {}
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: StyleGenerator) -> None:
         self.generator = generator
         self.layers = [layer.name for layer in generator.layers if layer.demodulates]
 
@@ -295,7 +295,7 @@ def cat(parts: Sequence[Inversion]) -> Inversion:
     return replace(first, names=names, codes=torch.cat([part.codes for part in parts]), state=state)
 
 
-def restored(tensors: Mapping[str, Tensor], card: Mapping[str, str], generator: Generator) -> Inversion:
+def restored(tensors: Mapping[str, Tensor], card: Mapping[str, str], generator: StyleGenerator) -> Inversion:
     """An inversion from what its file holds.
 
     Args:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lsap.checkpoints import fingerprint, read_card, read_state, write_state
 from lsap.errors import BadValue, LsapError
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def normalize(styles: Mapping[str, Tensor] | Sequence[Tensor]) -> dict[str, Tens
     return [F.normalize(style, dim=1) for style in styles]
 
 
-def style_layers(generator: Generator, which: Layers = "published") -> tuple[str, ...]:
+def style_layers(generator: StyleGenerator, which: Layers = "published") -> tuple[str, ...]:
     """The layers that span the style space, in order.
 
     Args:
@@ -53,8 +53,8 @@ def style_layers(generator: Generator, which: Layers = "published") -> tuple[str
     """
     if which not in ("published", "convolutions"):
         raise BadValue(f"layers={which!r}; accepted: 'published', 'convolutions'")
-    convolutions = tuple(layer.name for layer in generator.layers if layer.demodulates)
-    return convolutions if which == "convolutions" else (*convolutions, generator.layers[-1].name)
+    last = None if which == "convolutions" else generator.layers[-1]
+    return tuple(layer.name for layer in generator.layers if layer.demodulates or layer is last)
 
 
 class NormalizedStyleSpace:
@@ -79,7 +79,7 @@ class NormalizedStyleSpace:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         *,
         samples: int = 50_000,
         seed: int = 0,

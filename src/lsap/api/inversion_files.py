@@ -14,7 +14,7 @@ from lsap.checkpoints import Codes, read_codes, write_codes
 from lsap.evaluation.rows import seven_digits
 from lsap.inversion import FixedNoise, Inversion, cat
 from lsap.runs import Store
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 
 def write(
@@ -57,7 +57,7 @@ def write(
     return store.path
 
 
-def read(path: str | Path, generator: Generator, fingerprint: str) -> Inversion:
+def read(path: str | Path, generator: StyleGenerator, fingerprint: str) -> Inversion:
     """An inversion of a folder, or codes of a file, drawn by the generator as it is.
 
     Raises:

@@ -25,6 +25,7 @@ from lsap.checkpoints import rosinality
 from lsap.checkpoints.pickles import Record
 from lsap.checkpoints.states import read_card, read_state
 from lsap.errors import BadValue, nearest
+from lsap.stylegan2 import latent_rows
 
 KIND = "lsap encoder"
 OF_A_TRAINING = (
@@ -235,8 +236,7 @@ def _check(found: PublishedEncoder, kind: str | None, size: int | None) -> None:
     rows = found.n_latent
     said = found.opts.get("output_size", found.opts.get("resolution", found.opts.get("stylegan_size")))
     for pixels, whose in ((said, "its options say"), (size, "you ask for")):
-        if isinstance(pixels, int) and pixels >= 8 and found.kind != "w" and rows != 2 * pixels.bit_length() - 4:
-            wanted = 2 * pixels.bit_length() - 4
+        if isinstance(pixels, int) and pixels >= 8 and found.kind != "w" and rows != (wanted := latent_rows(pixels)):
             raise BadValue(f"its encoder answers {rows} rows of W+, but {whose} a {pixels}-px generator: {wanted}")
     mean = found.latent_avg
     if mean is not None and mean.ndim == 2 and len(mean) not in (1, rows) and found.kind != "w":

@@ -16,7 +16,7 @@ from torchvision.models.resnet import BasicBlock
 from lsap.embedding.encoders import RowEncoder, SmallPyramidEncoder, StyleHead, _halve
 from lsap.errors import BadValue
 from lsap.pretrained import IRSE50, load_weights
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
 
 COARSEST = 16  # pixels of the map that all heads read, at most
 RESNET34 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # (channels, blocks, stride of the first)
@@ -143,7 +143,7 @@ def _basic_blocks() -> Iterator[BasicBlock]:
             before = channels
 
 
-def first_image(latent_avg: Tensor, generator: Generator, view: View) -> Tensor:
+def first_image(latent_avg: Tensor, generator: StyleGenerator, view: View) -> Tensor:
     """What passes begin with: the image [1, 3, h, w] of the mean latent [L, C], with fixed noise, as losses see it."""
     with torch.no_grad():
         image: Tensor = view(generator(latent_avg[None]))
@@ -166,7 +166,7 @@ class Iterated(nn.Module):
         BadValue: fewer than one pass.
     """
 
-    def __init__(self, encoder: RowEncoder, generator: Generator, view: View, *, iterations: int = 5) -> None:
+    def __init__(self, encoder: RowEncoder, generator: StyleGenerator, view: View, *, iterations: int = 5) -> None:
         super().__init__()
         self.encoder, self.generator, self.view = encoder, generator, view
         self.iterations = checked_iterations(iterations)

@@ -21,7 +21,7 @@ from lsap.errors import BadValue
 from lsap.inversion import OwnNoise, halved
 from lsap.losses import LossInputs, Objective, Running, learning_rate
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, View
+from lsap.stylegan2 import StyleGenerator, View
 
 Start = Callable[[Tensor, Sequence[str]], Tensor]
 
@@ -29,7 +29,7 @@ Start = Callable[[Tensor, Sequence[str]], Tensor]
 class MeanLatent:
     """Start every image from the mean latent: images, names → w_plus [N, L, C]."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: StyleGenerator) -> None:
         self.generator = generator
 
     def __call__(self, images: Tensor, names: Sequence[str]) -> Tensor:
@@ -59,7 +59,7 @@ class Optimisation(Embedding, abc.ABC):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         fingerprint: str,
         name: str,
         *,

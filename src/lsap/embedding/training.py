@@ -15,7 +15,7 @@ from lsap.embedding.stages import Stages
 from lsap.errors import StoppedRun
 from lsap.losses import LossInputs, Objective
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
 
 
 class EncoderTraining(LightningModule):
@@ -39,7 +39,7 @@ class EncoderTraining(LightningModule):
     def __init__(
         self,
         encoder: RowEncoder,
-        generator: Generator,
+        generator: StyleGenerator,
         view: View,
         objective: Objective,
         space: NormalizedStyleSpace,

@@ -57,7 +57,7 @@ from lsap.refinement import (
 )
 from lsap.runs import cache_folder
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, View
+from lsap.stylegan2 import StyleGenerator, View
 
 
 def check_optimizer(key: str, node: DictConfig) -> None:
@@ -79,8 +79,8 @@ class Parts:
     device: torch.device
 
     @cached_property
-    def generator(self) -> Generator:
-        generator: Generator = instantiate(self.config.generator)
+    def generator(self) -> StyleGenerator:
+        generator: StyleGenerator = instantiate(self.config.generator)
         return generator.to(self.device)
 
     @cached_property

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lsap.errors import BadValue
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
 
 PSI = 0.5  # truncation of the samples
 
@@ -44,7 +44,7 @@ class Locality:
         self.alpha, self.lambda_l2, self.lambda_lpips = alpha, lambda_l2, lambda_lpips
         self.samples, self.every = samples, every
 
-    def codes(self, generator: Generator, pivots: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
+    def codes(self, generator: StyleGenerator, pivots: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
         """Codes [N, samples, L, C] around pivots [N, L, C]; every image draws from its own stream."""
         z = torch.stack([torch.randn(self.samples, generator.style_dim, generator=stream) for stream in streams])
         w = generator.truncate(generator.mapping(z.flatten(0, 1).to(pivots)), PSI).view(*z.shape)
@@ -52,7 +52,7 @@ class Locality:
 
     def penalty(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         tuned: Callable[[Tensor, Noise], Tensor],
         codes: Tensor,
         view: View,

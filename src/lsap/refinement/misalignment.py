@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from lsap.refinement.consultation import Consultation, consulted_channels
 from lsap.refinement.hfgi import aligned, consulted, seen
 from lsap.refinement.stage import checked
 from lsap.refinement.training import MakeOptimizer, RefinementTraining
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
 
 
 class ConsultationTraining(RefinementTraining):
@@ -50,7 +50,7 @@ class ConsultationTraining(RefinementTraining):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         view: View,
         encoder: nn.Module,
         network: Callable[[int], Consultation],
@@ -77,7 +77,7 @@ class ConsultationTraining(RefinementTraining):
             {"l2": (lambda_l2, L2()), "lpips": (lambda_lpips, Perceptual(checked(distance, lambda_lpips > 0)))}
             | ({} if embedder is None else {"id": (lambda_id, Similarity(embedder))})
         )
-        parts = (generator, encoder, objective)
+        parts = (cast(nn.Module, generator), encoder, objective)
         super().__init__(network(consulted_channels(generator)), optimizer=optimizer, seed=seed, frozen=parts)
         self.generator, self.view, self.encoder, self.objective = generator, view, encoder, objective
         self.lambda_residual = lambda_residual

@@ -18,7 +18,7 @@ from lsap.losses import L2, LossInputs, Objective, Perceptual, Running
 from lsap.refinement.locality import Locality, stream
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, Tuned, TunedLowRank, TunedWhole, own_noise, together, tunable
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
 
 # Above this size, tuning several images in one pass was slower on the processor that it was measured on.
 SEVERAL = 128  # pixels of the generator
@@ -50,7 +50,7 @@ class PivotalTuning(Refinement):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         fingerprint: str,
         name: str = "pti",
         *,

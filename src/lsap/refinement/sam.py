@@ -20,7 +20,7 @@ from lsap.refinement.segments import W_PLUS, Segmenter, masks, resolutions
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, own_noise
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, Noise, Tap, View
+from lsap.stylegan2 import Noise, StyleGenerator, Tap, View
 
 FEATURES, MASK = "features.", "mask."  # what the names of features and of their masks begin with in a state
 SLOPE = 5.0  # undoes the mapping network's last leaky ReLU, of slope 0.2
@@ -43,7 +43,7 @@ class PastedFeatures:
 
     key: str
 
-    def __init__(self, generator: Generator, spaces: Sequence[str], own_noise: bool = False) -> None:
+    def __init__(self, generator: StyleGenerator, spaces: Sequence[str], own_noise: bool = False) -> None:
         self.generator, self.own_noise = generator, own_noise
         self.sizes = resolutions(generator, spaces)
         self.layers = [layer.name for layer in generator.layers if layer.demodulates]
@@ -83,7 +83,7 @@ class LatentPrior(nn.Module):
     center: Tensor
     precision: Tensor
 
-    def __init__(self, generator: Generator, samples: int = 5000, seed: int = 0) -> None:
+    def __init__(self, generator: StyleGenerator, samples: int = 5000, seed: int = 0) -> None:
         super().__init__()
         stream = torch.Generator().manual_seed(derive(seed, "latent prior"))
         with torch.no_grad():
@@ -140,7 +140,7 @@ class SpatiallyAdaptive(Refinement):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         fingerprint: str,
         name: str = "sam",
         *,

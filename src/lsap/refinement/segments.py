@@ -19,7 +19,7 @@ from torch import Tensor
 from lsap.checkpoints import load_bisenet
 from lsap.errors import BadValue, MissingFile
 from lsap.runs.store import stem
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 W_PLUS = "W+"
 PUBLISHED = (W_PLUS, "F4", "F6", "F8", "F10")  # of SAM's predictors
@@ -131,7 +131,7 @@ class LabelMaps:
         raise MissingFile(f"{usual}: there is no map of segments for image {name}")
 
 
-def resolutions(generator: Generator, spaces: Sequence[str]) -> dict[str, int]:
+def resolutions(generator: StyleGenerator, spaces: Sequence[str]) -> dict[str, int]:
     """Pixels of the feature spaces among `spaces` that a generator has: F4 16, F6 32, F8 64, F10 128.
 
     The features leave a resolution behind its ToRGB, so that those of the last one are seen by nothing.
@@ -149,7 +149,7 @@ def resolutions(generator: Generator, spaces: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def spaces_of(generator: Generator, spaces: Sequence[str]) -> tuple[str, ...]:
+def spaces_of(generator: StyleGenerator, spaces: Sequence[str]) -> tuple[str, ...]:
     """W+ and those feature spaces among `spaces` that a generator has; raises as `resolutions`."""
     return (W_PLUS, *resolutions(generator, spaces))
 

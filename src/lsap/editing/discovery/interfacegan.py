@@ -14,7 +14,7 @@ from lsap.editing.directions import centred, check_samples, conditional, spread
 from lsap.editing.discovery.samples import Samples
 from lsap.errors import BadValue, nearest
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 HELD_OUT = 0.3  # share of the chosen samples on which the plane is tried
 
@@ -51,7 +51,7 @@ class InterFaceGAN:
         if not self.regularisation > 0:
             raise BadValue(f"interfacegan.regularisation={self.regularisation}: it is a number above 0")
 
-    def find(self, generator: Generator, samples: Samples) -> list[Direction]:
+    def find(self, generator: StyleGenerator, samples: Samples) -> list[Direction]:
         """Directions of all labels, the conditional ones purified; their origin tells the held-out accuracy."""
         found = {name: self.boundary(name, samples) for name in samples.labels}
         for name, others in self.conditions.items():
