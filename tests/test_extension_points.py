@@ -139,7 +139,10 @@ def test_an_encoder_of_ones_own_inverts_loads_edits_and_is_evaluated(
     assert ended.code == 0, ended.err
     _, codes = Store.read(mine / "inverted").codes()
 
-    inverter = lsap.load(run, f"hydra.searchpath=[file://{mine}/mine]")
+    folders = f"hydra.searchpath=[file://{mine}/mine]"
+    by_name = lsap.load("pebbles", folders, f"checkpoint={run}/encoder.safetensors", embedding="mean_colour")
+    inverter = lsap.load(run, folders)
+    assert (by_name.domain, by_name.embedding) == (inverter.domain, inverter.embedding) == ("pebbles", "mean_colour")
     inversion = inverter.embed(mine / "photographs", warn=False)
     torch.testing.assert_close(inversion.codes, codes)
 

@@ -29,7 +29,7 @@ from lsap.checkpoints import Direction
 from lsap.cli.messages import explain
 from lsap.config.checks import FOR_VERBS, NONE, optimises, positive
 from lsap.config.checks import check_inversion as check
-from lsap.config.compose import composed, config_dir, editable, plain, searching, searchpath
+from lsap.config.compose import choices, composed, editable, plain, searching, searchpath
 from lsap.editing.effects import Reader
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError, nearest
@@ -237,7 +237,9 @@ class Inverter:
     def refinements(self) -> list[str]:
         """Names that `refine` can use now: those whose network and judge are at hand."""
         there = []
-        for name in sorted(path.stem for path in (config_dir() / "refinement").glob("*.yaml")):
+        with searching(self._folders):
+            names = choices("refinement")
+        for name in names:
             config = self._refined(name, {})
             try:
                 check(config)
@@ -412,9 +414,9 @@ class Inverter:
         """The configuration with a refinement and its options."""
         config = editable(self.config)
         if config.refinement.name != name:
-            choices = [f"domain={self.domain}", f"embedding={self.embedding}", f"refinement={name}"]
+            chosen = [f"domain={self.domain}", f"embedding={self.embedding}", f"refinement={name}"]
             with open_dict(config), searching(self._folders):
-                config.refinement = configured(choices).refinement
+                config.refinement = configured(chosen).refinement
         accepted = [str(key) for key in config.refinement if key not in FOR_VERBS or key == "checkpoint"]
         for key, value in options.items():
             if key not in accepted:

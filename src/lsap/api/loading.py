@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from lsap.api.inverter import Inverter, configured
 from lsap.checkpoints import read_card, read_encoder
-from lsap.config.compose import config_dir, named_folders, searching, searchpath
+from lsap.config.compose import choices, named_folders, searching, searchpath
 from lsap.config.stored import NOT_OF_AN_ENCODER, adopt, choice, read_settings
 from lsap.embedding import RowEncoder
 from lsap.errors import BadValue, MissingFile, nearest
@@ -72,7 +72,7 @@ def _config(source: str | Path, settings: Sequence[str], domain: str | None, emb
 
 def domains() -> list[str]:
     """The domains that `load` knows by name."""
-    return sorted(path.stem for path in (config_dir() / "domain").glob("*.yaml"))
+    return choices("domain")
 
 
 def _of_domain(domain: str, settings: Sequence[str], embedding: str | None) -> DictConfig:

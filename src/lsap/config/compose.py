@@ -78,6 +78,12 @@ def searchpath() -> list[str]:
     ]
 
 
+def choices(group: str) -> list[str]:
+    """The choices of a group of settings, as `domain`: those of lsap and those below the user's own folders."""
+    folders = [config_dir(), *(Path(folder.removeprefix("file://")) for folder in searchpath())]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
 def plain(value: Any) -> Any:
     """A setting with its references resolved, as plain containers."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
