@@ -53,7 +53,15 @@ def nvidia_names(generator: Generator) -> dict[str, Tensor]:
 def write_nvidia(
     path: Path, state: Mapping[str, Tensor], patch: pytest.MonkeyPatch, *, clamp: float | None = 256, lr: float = 0.01
 ) -> Path:
-    """A pickle of G, D and G_ema as the ADA and StyleGAN3 repositories write it: objects with their source."""
+    """A pickle of G, D and G_ema as the ADA and StyleGAN3 repositories write it."""
+    path.write_bytes(pickle.dumps(nvidia_objects(state, patch, clamp=clamp, lr=lr)))
+    return path
+
+
+def nvidia_objects(
+    state: Mapping[str, Tensor], patch: pytest.MonkeyPatch, *, clamp: float | None = 256, lr: float = 0.01
+) -> dict[str, Any]:
+    """G, D and G_ema as modules that carry their own source, for whatever writes objects."""
     persistence, util = _stand_in(patch, "torch_utils.persistence"), _stand_in(patch, "dnnlib.util")
 
     def _reconstruct_persistent_obj(meta: object) -> None:
@@ -95,17 +103,17 @@ def write_nvidia(
             module.conv_clamp = clamp  # type: ignore[assignment]
         if re.fullmatch(r"mapping\.fc\d+", name):
             module.bias_gain = lr  # type: ignore[assignment]
-    content = {
+    return {
         "G": root,
         "D": Persistent("Discriminator"),
         "G_ema": root,
         "training_set_kwargs": EasyDict(path="x.zip"),
     }
-    path.write_bytes(pickle.dumps(content))
-    return path
 
 
-def write_tensorflow(path: Path, generator: Generator, patch: pytest.MonkeyPatch, **settings: Any) -> Path:
+def write_tensorflow(
+    path: Path, generator: Generator, patch: pytest.MonkeyPatch, *, protocol: int = 4, **settings: Any
+) -> Path:
     """A pickle of G, D and Gs as NVIDIA's TensorFlow code wrote it: arrays, inputs first, styles without their 1."""
     module = _stand_in(patch, "dnnlib.tflib.network")
     patch.setattr(Network, "__module__", "dnnlib.tflib.network")
@@ -133,7 +141,7 @@ def write_tensorflow(path: Path, generator: Generator, patch: pytest.MonkeyPatch
             synthesis.append((f"noise{convolutions.index(layer.name)}", state[f"{block}.noise"]))
     parts = {"mapping": _network("mapping", mapping), "synthesis": _network("synthesis", synthesis, **settings)}
     whole = _network("Gs", [("dlatent_avg", state["latent_avg"])], components=parts)
-    path.write_bytes(pickle.dumps((whole, _network("D", []), whole), protocol=4))
+    path.write_bytes(pickle.dumps((whole, _network("D", []), whole), protocol=protocol))
     return path
 
 

@@ -20,7 +20,8 @@ MODULES = sorted(ROOT.rglob("*.py"))
 
 # From bottom to top: a package imports only from the layers below its own, a command from `cli` alone.
 LAYERS = (
-    {"errors", "seeds", "values"},
+    {"errors", "seeds"},
+    {"values"},
     {"stylegan2", "pretrained"},
     {"inversion", "data"},
     {"runs"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from golden import fill
 from layouts import ROWS, prefixed, published, pyramid, sixteen_pixels
 from lsap.checkpoints import fingerprint, load_generator, read_encoder, rosinality, write_state
 from lsap.checkpoints.encoders import encoder_card
+from lsap.checkpoints.lineages import holding
 from lsap.embedding import encoders
 from lsap.errors import BadValue
 from lsap.stylegan2 import Generator
@@ -99,6 +100,41 @@ def test_kinds_are_told_by_tensors_and_options(
     assert read_encoder(tmp_path / "e.pt").kind == kind
 
 
+def test_a_file_of_hyperstyle_names_its_encoder_otherwise(tmp_path: Path) -> None:
+    state = {"input_layer.0.weight": torch.zeros(64, 3, 3, 3), "linear.weight": torch.zeros(8, 8)}
+    torch.save({"state_dict": prefixed(state, "encoder."), "opts": {"encoder_type": "WEncoder"}}, tmp_path / "w.pt")
+    assert read_encoder(tmp_path / "w.pt", kind="w", size=32).kind == "w"
+
+
+@pytest.mark.parametrize(
+    ("wrap", "has_decoder"),
+    [
+        (lambda e, d: {"state_dict": prefixed(e, "module.encoder.") | prefixed(d, "module.decoder.")}, True),
+        (lambda e, d: {"state_dict": prefixed(e, "net.encoder.module.") | prefixed(d, "net.decoder.")}, True),
+        (lambda e, d: {"model_state_dict": prefixed(e, "encoder.") | prefixed(d, "decoder.")}, True),
+        (lambda e, d: {"encoder": prefixed(e, "module."), "decoder": d}, True),
+        (lambda e, _: e, False),
+        (lambda e, _: {"encoder_state": e}, False),
+    ],
+    ids=["DataParallel", "Lightning", "another key", "apart", "alone", "alone under a key"],
+)
+def test_an_encoder_is_found_in_every_wrapping(
+    generator: Generator,
+    tmp_path: Path,
+    wrap: Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Any]],
+    has_decoder: bool,
+) -> None:
+    state = pyramid()
+    content = wrap(state, rosinality.publish(generator)) | {"latent_avg": generator.latent_avg}
+    torch.save(content, tmp_path / "e.pt")
+    found = read_encoder(tmp_path / "e.pt", kind="e4e")
+    assert equal(found.state, state)
+    assert holding(content, {}) == "encoder"
+    assert found.generator_state is not None if has_decoder else found.generator_state is None
+    if has_decoder:
+        assert fingerprint(load_generator(tmp_path / "e.pt")) == fingerprint(generator)
+
+
 def test_a_checkpoint_of_a_training_says_which_file_to_take(tmp_path: Path) -> None:
     content = {"state_dict": {"encoder.stem.weight": torch.zeros(1)}, "pytorch-lightning_version": "2.5"}
     torch.save(content, tmp_path / "last.ckpt")
@@ -179,7 +215,11 @@ def test_rows_that_contradict_the_mean_latent_are_refused(tmp_path: Path) -> Non
             r"6 rows of W\+, but its options say .*: 18",
         ),
         ({"encoder_type": "Encoder4Editing"}, {"size": 512}, r"6 rows of W\+, but you ask for a 512-px generator: 16"),
-        ({"encoder_type": "Encoder4Edit"}, {}, r"name the encoder 'Encoder4Edit'; did you mean 'Encoder4Editing'"),
+        (
+            {"encoder_type": "Encoder4Edit"},
+            {},
+            r"name the encoder 'Encoder4Edit', which lsap does not read; it reads",
+        ),
         ({"encoder_type": "ProgressiveBackboneEncoder"}, {}, r"but its tensors are those of psp or e4e"),
         ({}, {"kind": "e4f"}, r"there is no published encoder 'e4f'; did you mean 'e4e'"),
     ],
@@ -190,6 +230,65 @@ def test_options_are_checked_against_tensors_and_question(
     torch.save({"state_dict": prefixed(pyramid(), "encoder."), "opts": opts}, tmp_path / "e.pt")
     with pytest.raises(BadValue, match=message):
         read_encoder(tmp_path / "e.pt", **asked)
+
+
+@pytest.mark.parametrize(
+    ("channels", "takes"),
+    [
+        (1, r"sketches \(1 channel\), not photographs"),
+        (4, r"images of another kind \(4 channels\), not photographs"),
+        (19, r"segmentation maps \(19 channels\), not photographs"),
+    ],
+)
+def test_encoders_of_other_inputs_say_what_they_take(tmp_path: Path, channels: int, takes: str) -> None:
+    state = prefixed(pyramid() | {"input_layer.0.weight": torch.zeros(64, channels, 3, 3)}, "encoder.")
+    torch.save({"state_dict": state, "opts": {"encoder_type": "GradualStyleEncoder"}}, tmp_path / "e.pt")
+    with pytest.raises(BadValue, match=rf"e\.pt: its encoder takes {takes}"):
+        read_encoder(tmp_path / "e.pt")
+
+
+@pytest.mark.parametrize(
+    ("state", "opts", "message"),
+    [
+        (
+            {"input_layer.0.weight": (64, 3, 3, 3), "output_layer_2.3.weight": (8, 8), "linear.weight": (48, 8)},
+            {"encoder_type": "BackboneEncoderUsingLastLayerIntoWPlus"},
+            "name the encoder 'BackboneEncoderUsingLastLayerIntoWPlus', which lsap does not read",
+        ),
+        (
+            {"input_layer.0.weight": (64, 3, 3, 3), "output_layer_2.3.weight": (8, 8), "linear.weight": (48, 8)},
+            {},
+            "its encoder is of no known kind",
+        ),
+    ],
+)
+def test_encoders_that_are_not_supported_are_named(
+    tmp_path: Path, state: dict[str, tuple[int, ...]], opts: dict[str, str], message: str
+) -> None:
+    tensors = {f"encoder.{name}": torch.zeros(shape) for name, shape in state.items()}
+    torch.save({"state_dict": tensors, "opts": opts}, tmp_path / "e.pt")
+    with pytest.raises(BadValue, match=message):
+        read_encoder(tmp_path / "e.pt")
+
+
+def test_an_encoder_of_text_is_none(tmp_path: Path) -> None:
+    content = {f"bert.encoder.layer.{n}.output.dense.weight": torch.zeros(2, 2) for n in (0, 1)}
+    torch.save(content, tmp_path / "bert.pt")
+    assert holding(content, {}) == "none"
+    with pytest.raises(BadValue, match=r"bert\.pt: holds no encoder \(it has bert\.encoder"):
+        read_encoder(tmp_path / "bert.pt")
+
+
+def test_damaged_weights_and_hypernetworks_are_named(generator: Generator, tmp_path: Path) -> None:
+    state = prefixed(pyramid() | {"latlayer1.weight": torch.full((2, 2), torch.inf)}, "encoder.")
+    torch.save({"state_dict": state, "opts": {"encoder_type": "Encoder4Editing"}}, tmp_path / "e.pt")
+    with pytest.raises(BadValue, match=r"e\.pt: its encoder: 1 of its 8 tensors hold NaN or .*latlayer1"):
+        read_encoder(tmp_path / "e.pt")
+    state = {"hypernet.x.weight": torch.zeros(2)} | prefixed(rosinality.publish(generator), "decoder.")
+    torch.save({"state_dict": state, "latent_avg": generator.latent_avg, "opts": {}}, tmp_path / "h.pt")
+    with pytest.raises(BadValue, match=r"h\.pt: holds no encoder but HyperStyle's hypernetwork"):
+        read_encoder(tmp_path / "h.pt")
+    assert fingerprint(load_generator(tmp_path / "h.pt")) == fingerprint(generator)
 
 
 def test_files_without_encoder_are_refused(generator: Generator, tmp_path: Path) -> None:

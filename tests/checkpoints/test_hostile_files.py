@@ -47,11 +47,16 @@ def older(data: bytes) -> bytes:
     return whole[:start] + data + whole[start + 6 :]
 
 
-def huge_tensor() -> bytes:
+def huge_tensor(protocol: int = 2) -> bytes:
     """A torch zip whose only number is said to be 10^12 of them."""
     file = io.BytesIO()
-    torch.save(torch.zeros(1).expand(10**12), file)
+    torch.save(torch.zeros(1).expand(10**12), file, pickle_protocol=protocol)
     return file.getvalue()
+
+
+def reference(*parts: object) -> bytes:
+    """A torch zip that refers to something else than its own numbers; only our own reader takes protocol 4."""
+    return torch_zip(b"\x80\x04" + pickle.dumps(parts, 2)[2:-1] + b"Q.")
 
 
 def endless_key(depth: int = 60) -> bytes:
@@ -136,6 +141,17 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "a zip that unfolds": (lambda _: torch_zip(EMPTY, {"archive/data/0": bytes(10**7)}, True), "it is compressed"),
     "a part twice": (lambda _: twice(), r"holds the part 'archive/data\.pkl' twice"),
     "a tensor larger than its numbers": (lambda _: huge_tensor(), r"shape \[1000000000000\] is said to lie in 4 bytes"),
+    "the same in protocol 4": (lambda _: huge_tensor(4), r"shape \[1000000000000\] is said to lie in 1 numbers"),
+    "a reference to no numbers": (lambda t: reference(str(t)), "cannot be read|refers to something else"),
+    "numbers outside of the file": (
+        lambda t: reference("storage", "os.system", f"../../{t.name}", "cpu", 1),
+        "no numbers of a known type|cannot be read",
+    ),
+    "os.system in a torch zip of protocol 4": (lambda t: torch_zip(by_stack(t)), r"asks for builtins\.exec"),
+    "hostile source in a torch zip": (
+        lambda t: torch_zip(persistent(f"open({str(t)!r}, 'w')")),
+        "holds a Harm, not a checkp",
+    ),
     "a key that takes for ever": (lambda _: endless_key(), "as a key"),
     "the same in a torch zip": (lambda _: torch_zip(endless_key()), "as a key"),
     "a place in memory beyond all": (lambda _: b"\x80\x02}r\xff\xff\xff\xff0.", "cannot be read"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from comparison import assert_close_l2, assert_published
 from golden import fill
-from layouts import nvidia_names, write_nvidia, write_tensorflow
+from layouts import nvidia_names, nvidia_objects, write_nvidia, write_tensorflow
 from lsap.checkpoints import fingerprint, load_generator, read_state
 from lsap.checkpoints.pickles import Record
 from lsap.errors import BadValue
@@ -69,11 +70,40 @@ def test_a_bare_state_dict_of_nvidias_names_loads(generator: Generator, tmp_path
     assert fingerprint(load_generator(tmp_path / "extracted.pt")) == fingerprint(generator)
 
 
+def test_a_generator_saved_alone_loads_as_its_pickle_does(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PTI saves its tuned generator by `torch.save(G, …)`; the source text in it must not run."""
+    objects = nvidia_objects(nvidia_names(generator), monkeypatch)
+    for protocol in (2, 5):
+        torch.save(objects["G_ema"], tmp_path / f"tuned{protocol}.pt", pickle_protocol=protocol)
+        torch.save(objects, tmp_path / f"all{protocol}.pt", pickle_protocol=protocol)
+        (tmp_path / f"alone{protocol}.pkl").write_bytes(pickle.dumps(objects["G_ema"], protocol))
+    torch.save(objects["D"], tmp_path / "d.pt")
+    for path in sorted(tmp_path.glob("*[25].p*")):
+        again = load_generator(path)
+        assert (fingerprint(again), again.clamp) == (fingerprint(generator), 256), path.name
+    with pytest.raises(BadValue, match=r"d\.pt: its network is a Discriminator and no StyleGAN2 generator"):
+        load_generator(tmp_path / "d.pt")
+
+
+def test_the_network_in_training_is_taken_with_a_line_where_its_average_is_missing(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"G": nvidia_objects(nvidia_names(generator), monkeypatch)["G"]}, tmp_path / "g.pt")
+    assert fingerprint(load_generator(tmp_path / "g.pt")) == fingerprint(generator)
+    assert "g.pt: takes 'G', the generator in training: the file holds no average" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("mapping.embed.weight", (8, 3), r"takes labels \(c_dim > 0\)"),
-        ("synthesis.b16.skip.weight", (4, 5, 1, 1), r"'synthesis\.b16\.skip\.weight' is no tensor"),
+        ("mapping.embed.weight", (8, 3), r"takes class labels \(c_dim > 0\)"),
+        (
+            "synthesis.b16.skip.weight",
+            (4, 5, 1, 1),
+            r"the architecture 'resnet'; lsap supports 'skip' only",
+        ),
         ("synthesis.b16.conv0.resample_filter", (12, 12), r"another filter than StyleGAN2's"),
         ("synthesis.b16.conv0.bias", (9,), r"no complete 16-px generator: 1 of .*blocks\.up16\.bias"),
     ],
@@ -98,10 +128,11 @@ def test_stylegan3_is_named_as_what_it_is(tmp_path: Path, monkeypatch: pytest.Mo
         load_generator(path)
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_a_tensorflow_pickle_gives_the_generator_that_was_put_into_it(
-    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int
 ) -> None:
-    again = load_generator(write_tensorflow(tmp_path / "g.pkl", generator, monkeypatch))
+    again = load_generator(write_tensorflow(tmp_path / "g.pkl", generator, monkeypatch, protocol=protocol))
     ours = again.state_dict()
     for name, tensor in generator.state_dict().items():
         if name.endswith("affine.bias"):  # 1 was taken off and put back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 
 from commands import Command, Outcome
 from lsap import checkpoints as formats
-from lsap.cli.arguments import left_to_members, literal
+from lsap.cli.arguments import left_to_members
+from lsap.cli.help import choices, examples
 from lsap.cli.messages import fetching
-from lsap.config.compose import composed
+from lsap.config.compose import composed, config_dir
 from lsap.stylegan2 import Generator
 
 Photographs = Callable[..., Path]
@@ -66,38 +68,46 @@ WRONG: list[tuple[list[str], str]] = [
     (["domian=car"], "unknown setting 'domian': did you mean 'domain'"),
     (
         ["domain=car", "generator.chekpoint=a.pt"],
-        "'generator.chekpoint': did you mean 'generator.checkpoint'? (accepted: generator._target_, generator.c",
+        "unknown setting 'generator.chekpoint': did you mean 'generator.checkpoint'?",
     ),
+    (["steps=5"], "unknown setting 'steps' with embedding=lsap_e: it belongs to embedding=lsap_o_w or lsap_o_wplus or"),
+    (["adversary.lr=3"], "unknown setting 'adversary.lr' with embedding=lsap_e: it belongs to embedding=e4e or"),
+    (["zzz=1"], "unknown setting 'zzz': python -m lsap.train --help lists the settings"),
+    (["--embedding", "lsap_o_w"], "--embedding: settings are typed without dashes, as embedding=lsap_o_w"),
+    (["--lambda-nscd=1"], "--lambda-nscd=1: settings are typed without dashes, as lambda_nscd=1"),
     (["trainer.device=2"], "unknown setting 'trainer.device': did you mean 'trainer.devices'"),
     (["checkpoint=a.pt"], "checkpoint=a.pt names the encoder that a refinement is trained over"),
     (["lambda_nscd"], "cannot read 'lambda_nscd': write key=value"),
     (["lambda_nscd=0,0.5"], "a sweep needs -m, as in python -m lsap.train -m lambda_nscd=0,0.5, and a list brackets"),
     (["lambda_nscd=[0"], "cannot read 'lambda_nscd=[0': write key=value"),
-    (["lambda_nscd=-1"], "lambda_nscd=-1: lambda_nscd is a number from 0 upwards"),
-    (["lambda_lpips=nan"], "lambda_lpips=nan: lambda_lpips is a number from 0 upwards"),
-    (["lambda_id=much"], "lambda_id=much: lambda_id is a number from 0 upwards"),
-    (["lr=0"], "lr=0: nothing would be learned; lr is a number above 0"),
-    (["batch_size=0"], "batch_size=0: batch_size is a whole number of at least 1"),
-    (["batch_size=2.5"], "batch_size=2.5: batch_size is a whole number of at least 1"),
-    (["max_steps=abc"], "max_steps=abc: max_steps is a whole number of at least 1"),
-    (["max_steps=true"], "max_steps=True: max_steps is a whole number of at least 1"),
-    (["seed=-1"], "seed=-1: seed is a whole number from 0 upwards"),
-    (["stages.start=-1", "space.samples=16"], "stages.start=-1: a number of steps from 0 upwards or, below 1"),
-    (["stages.start=late", "space.samples=16"], "stages.start=late: a number of steps from 0 upwards or, below 1"),
-    (["view.size=wide"], "view (lsap.stylegan2.view.View) does not take these settings: '<' not supported between"),
+    (["lambda_nscd=-1"], "lambda_nscd=-1: expected a number of at least 0"),
+    (["lambda_lpips=nan"], "lambda_lpips=nan: expected a number of at least 0"),
+    (["lambda_id=much"], "lambda_id=much: expected a number of at least 0"),
+    (["lr=0"], "lr=0: expected a number above 0"),
+    (["batch_size=0"], "batch_size=0: expected a whole number of at least 1"),
+    (["batch_size=2.5"], "batch_size=2.5: expected a whole number of at least 1"),
+    (["max_steps=abc"], "max_steps=abc: expected a whole number of at least 1"),
+    (["max_steps=true"], "max_steps=True: expected a whole number of at least 1"),
+    (["seed=-1"], "seed=-1: expected a whole number of at least 0"),
+    (["stages.start=-1", "space.samples=16"], "stages.start=-1: expected a number of steps of at least 0 or, below 1"),
+    (
+        ["stages.start=late", "space.samples=16"],
+        "stages.start=late: expected a number of steps of at least 0 or, below 1",
+    ),
+    (["view.size=wide"], "view.size=wide: expected a whole number of at least 1"),
     (
         ["+encoder.depth=3", "space.samples=16"],
         "encoder (lsap.embedding.encoders.SmallPyramidEncoder) does not take these",
     ),
-    (["embedding=e4e", "adversary.lr=slow", "space.samples=16"], "adversary.lr=slow: lr is a number above 0"),
+    (["embedding=e4e", "adversary.lr=slow", "space.samples=16"], "adversary.lr=slow: expected a number above 0"),
     (
         [*(f"lambda_{name}=0" for name in ("l2", "lpips", "id", "delta", "nscd")), "space.samples=16"],
         "nothing to minimise",
     ),
-    (["trainer.devices=0"], "trainer.devices=0: auto, a number of processes from 1 upwards"),
-    (["trainer.devices=2.5"], "trainer.devices=2.5: auto, a number of processes from 1 upwards"),
-    (["trainer.devices=two"], "trainer.devices=two: auto, a number of processes from 1 upwards"),
-    (["trainer.num_nodes=0"], "trainer.num_nodes=0: trainer.num_nodes is a whole number of at least 1"),
+    (["trainer.devices=0"], "trainer.devices=0: expected auto, a number of processes of at least 1, or"),
+    (["trainer.devices=2.5"], "trainer.devices=2.5: expected auto, a number of processes of at least 1, or"),
+    (["trainer.devices=two"], "trainer.devices=two: without a CUDA device, expected auto or a number of at least 1"),
+    (["trainer.num_nodes=0"], "trainer.num_nodes=0: expected a whole number of at least 1"),
     (["trainer.precision=bf16-mixd"], "trainer.precision=bf16-mixd: did you mean 'bf16-mixed'"),
     (
         ["trainer.accelerator=mps"],
@@ -105,18 +115,21 @@ WRONG: list[tuple[list[str], str]] = [
     ),
     (
         ["trainer.accumulate_grad_batches=0"],
-        "trainer.accumulate_grad_batches=0: trainer.accumulate_grad_batches is a whole",
+        "trainer.accumulate_grad_batches=0: expected a whole",
     ),
-    (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1: a length above 0, or null to clip nothing"),
+    (
+        ["trainer.gradient_clip_val=-1"],
+        "trainer.gradient_clip_val=-1: expected a number above 0, or null to clip nothing",
+    ),
     (
         ["trainer.val_check_interval=often"],
-        "trainer.val_check_interval=often: a share of max_steps, above 0 and at most 1",
+        "trainer.val_check_interval=often: expected a number above 0 and at most 1",
     ),
-    (["trainer.save_every=500"], "trainer.save_every=500: a share of max_steps, above 0 and at most 1"),
-    (["trainer.recompute=maybe"], "trainer.recompute=maybe: true or false"),
-    (["space.samples=0"], "space.samples=0: space.samples is a whole number of at least 1"),
-    (["space.samples=abc"], "space.samples=abc: space.samples is a whole number of at least 1"),
-    (["optimizer.lr=-1"], "optimizer.lr=-1: lr is a number above 0"),
+    (["trainer.save_every=500"], "trainer.save_every=500: expected a number above 0 and at most 1"),
+    (["trainer.recompute=maybe"], "trainer.recompute=maybe: expected true or false"),
+    (["space.samples=0"], "space.samples=0: expected a whole number of at least 1"),
+    (["space.samples=abc"], "space.samples=abc: expected a whole number of at least 1"),
+    (["optimizer.lr=-1"], "optimizer.lr=-1: expected a number above 0"),
     (["+optimizer.betas=[2,2]"], "optimizer (lsap.embedding.Ranger) does not take these settings: "),
     (["data.root=photos"], "data.root=photos: domain=demo draws its own portraits; give domain=church (or another)"),
     (["data.train.family=poor"], "family=poor: there is no such family of portraits; accepted: far, plain, rich"),
@@ -138,11 +151,45 @@ def test_a_wrong_setting_is_one_line(refused: Callable[..., str], arguments: lis
 
 def test_other_commands_refuse_alike(refused: Callable[..., str]) -> None:
     assert "did you mean 'generator'" in refused("pretrain", "target=genrator")
-    assert "trainer.devices=0: auto, a number of processes" in refused("compare", "trainer.devices=0")
+    assert "trainer.devices=0: expected auto, a number of processes" in refused("compare", "trainer.devices=0")
     assert "trainer.precision=8: accepted: 16-mixed" in refused("train", "refinement=hfgi", "trainer.precision=8")
     line = refused("evaluate", "runs=[runs/count=4,steps=5]")
-    assert line.endswith("""quote a path that has = or , in it within the list, and the whole: "runs=['a,b=1']\"""")
+    assert line.endswith("a path with a comma in it needs quotes, as in runs=['a,b']")
     assert "unknown setting 'lambdas_': did you mean 'lambdas'" in refused("compare", "lambdas_=[0,1]")
+
+
+def test_settings_under_the_name_of_another_command_are_named(refused: Callable[..., str]) -> None:
+    assert refused("evaluate", "inversions=x") == "unknown setting 'inversions': lsap.evaluate calls it runs"
+    assert refused("edit", "runs=[x]") == "unknown setting 'runs': lsap.edit calls it inversions"
+
+
+@pytest.mark.parametrize("verb", sorted(path.stem for path in config_dir().glob("*.yaml")))
+def test_help_begins_with_usage_and_examples(command: Command, verb: str) -> None:
+    outcome = command(verb, "--help")
+    assert outcome.code == 0, outcome.err
+    usage, _, what, *_ = outcome.out.splitlines()
+    assert usage.startswith(f"usage: python -m lsap.{verb} [setting=value …]")
+    assert what[0].isupper()
+    assert f"examples:\n  python -m lsap.{verb}" in outcome.out
+    assert "settings (a.b=value sets b of a" in outcome.out
+
+
+def test_examples_of_the_help_compose() -> None:
+    for verb in (path.stem for path in config_dir().glob("*.yaml")):
+        for line in examples(verb):
+            settings = line.split()[3:]
+            if "-m" in settings or "|" in line:
+                continue
+            composed(verb, settings)
+
+
+def test_choices_of_the_help_are_the_groups_of_the_command() -> None:
+    assert set(choices("invert")) == {"embedding", "domain", "refinement", "trainer", "preset", "logger"}
+    assert choices("nscd") == {}
+
+
+def test_the_version_is_that_of_lsap(command: Command) -> None:
+    assert command("train", "--version").out == f"lsap {version('lsap')}\n"
 
 
 def test_debug_shows_the_traceback(command: Command) -> None:
@@ -238,13 +285,6 @@ def test_a_damaged_backbone_is_named_before_anything_is_written(refused: Callabl
 def test_a_path_of_our_own_run_folders_needs_no_quotes(refused: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "batch_size=2,max_steps=3" / "encoder.safetensors"
     assert f"init={file}: there is no such file" in refused("train", f"init={file}", "space.samples=16")
-
-
-@pytest.mark.parametrize(
-    "argument", ["-m", "--config-dir=a=1/b", "lambda_nscd=0,0.5", "a='b=c'", "+edits={smile:1}", "x=[a=1,b=2]"]
-)
-def test_other_arguments_are_read_as_typed(argument: str) -> None:
-    assert literal(argument) == argument
 
 
 @pytest.mark.parametrize("node", ["optimisation", "view", "refinement"])

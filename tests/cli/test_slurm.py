@@ -57,7 +57,7 @@ def test_members_are_jobs_and_those_that_failed_are_named(training_domain: Own, 
     _, err = sweep.communicate(timeout=1800)
     assert sweep.returncode == 2, err
     assert "error: 1 of 3 members of this sweep failed" in err
-    assert err.rstrip().endswith("lambda_nscd=-1: lambda_nscd is a number from 0 upwards")
+    assert err.rstrip().endswith("lambda_nscd=-1: expected a number of at least 0")
     runs = sorted(tmp_path.glob("outputs/*/*/*/run.json"))
     assert [record(run.parent)["status"] for run in runs] == ["finished"] * 2
     before = [run.stat().st_mtime_ns for run in runs]

@@ -15,7 +15,9 @@ from pages import table
 
 TRAINED = ("psp", "e4e", "lsap_e")
 DOMAINS = ("car", "church", "demo", "face", "wild")
-KINDS = {"psp": "psp", "e4e": "e4e", "lsap_e": "e4e", "restyle_e4e": "restyle_e4e", "restyle_lsap": "restyle_e4e"}
+KINDS = {
+    "psp": "psp", "w": "w", "e4e": "e4e", "lsap_e": "e4e", "restyle_e4e": "restyle_e4e", "restyle_lsap": "restyle_e4e",
+}  # fmt: skip
 OVER = {"restyle_e4e": "e4e", "restyle_lsap": "lsap_e"}  # what ReStyle repeats
 
 

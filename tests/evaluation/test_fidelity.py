@@ -72,6 +72,7 @@ def test_a_set_does_not_depend_on_processes(tmp_path: Path) -> None:
     group = f"file://{tmp_path}/group"
     code = f"""
 import torch.distributed as dist
+from metric_sets import share
 dist.init_process_group("gloo", init_method="{group}", rank=1, world_size=2)
 for end in (4, 0):
     share(slice(0, end)).compute()

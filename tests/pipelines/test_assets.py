@@ -124,7 +124,7 @@ def test_fetching_gets_what_has_an_address_and_names_the_rest(command: Command, 
         (("domain=demo",), "domain=demo: accepted: car, church, face, wild"),
         (("method=e4",), "method=e4: did you mean 'e4e'?"),
         (("name=age",), "name=age: did you mean"),
-        (("domain=face", "fetch=maybe"), "fetch=maybe: true or false"),
+        (("domain=face", "fetch=maybe"), "fetch=maybe: expected true or false"),
         (("fetch=true",), "fetch=true would get every file of the table; name a domain"),
         (
             ("domain=wild", "method=editing", "name=age.pt"),

@@ -97,7 +97,7 @@ def test_without_test_images_those_held_out_of_training_are_shown(tmp_path: Path
 
 @pytest.mark.parametrize("lambdas", ["[0.5]", "[0.5,0.5]", "[-1,0]", "[a,b]", "null"])
 def test_lambdas_that_cannot_be_compared_are_refused(lambdas: str, tmp_path: Path) -> None:
-    with pytest.raises(BadValue, match="at least two different numbers from 0 upwards"):
+    with pytest.raises(BadValue, match="at least two different numbers"):
         compare(composed("compare", [f"outputs={tmp_path}", f"lambdas={lambdas}"]))
     assert list(tmp_path.iterdir()) == []
 

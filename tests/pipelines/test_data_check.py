@@ -110,7 +110,7 @@ def test_many_images_are_announced(command: Command, monkeypatch: pytest.MonkeyP
     [
         (["domain=church", "data.root=absent"], "data.root=absent: no such folder"),
         (["domain=church", "data.root=."], "holds no image"),
-        (["sample=0"], "sample=0: sample is a whole number of at least 1"),
+        (["sample=0"], "sample=0: expected a whole number of at least 1"),
         (["domain=curch"], "did you mean 'church'"),
     ],
 )

@@ -316,7 +316,7 @@ def test_what_cannot_be_discovered_is_said_in_one_line(own: list[str], command: 
     for arguments, message in (
         ([], "method=slope needs labels, and domain=church has no network that reads attributes: draw samples with"),
         ([READER, "attributes=[rednes]"], "nobody labels 'rednes'; did you mean 'redness'"),
-        (["samples=0", "method=sefa"], "samples is a whole number of at least 1"),
+        (["samples=0", "method=sefa"], "expected a whole number of at least 1"),
         (["name=one", "method=sefa"], "name=one, but 5 directions were found"),
         (["method=sefa", "probe=true"], "probe=true needs labels"),
         (["method=gan"], "method=gan: did you mean 'ganspace'"),

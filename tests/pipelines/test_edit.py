@@ -259,11 +259,14 @@ def test_started_again_it_goes_on_and_ends_alike(start: Start, run: Path, capsys
     capsys.readouterr()
     assert start("strength=[1,2]") == first
     assert "finished before" in capsys.readouterr().out
-    for file in ("summary.json", "batches/00001.json"):
-        (first / file).unlink()
+    (first / "summary.json").unlink()
+    (first / "batches" / "00001.json").unlink()
+    start("strength=[1,2]")
+    assert f"resuming {first}: 2 of 3 batches are done" in capsys.readouterr().out
+    (first / "summary.json").unlink()
     shutil.rmtree(first / "images" / "smile" / "+2")
-    (first / "batches" / "00000.json").unlink()
-    (first / "batches" / "00002.json").unlink()
+    for number in range(3):
+        (first / "batches" / f"0000{number}.json").unlink()
     start("strength=[1,2]")
     assert (first / "checksums.json").read_text() == before
     assert start("strength=[1,2,3]") != first
@@ -513,7 +516,7 @@ def test_mistakes_are_one_line_each(command: Command, run: Path, smile: Path, st
         ([f"inversions={run}", "direction=smile:3"], "only a file is followed by ':'"),
         ([f"inversions={run}", f"direction={smile}", "reader=none"], "reader=none: there is no such file"),
         ([f"inversions={run}", f"direction={smile}", f"reader={smile}"], "probes look through the domain's judge"),
-        ([f"inversions={run}", f"direction={smile}", "shown=0"], "shown is a whole number of at least 1"),
+        ([f"inversions={run}", f"direction={smile}", "shown=0"], "expected a whole number of at least 1"),
     ):
         found = command("edit", *arguments)
         assert found.code == 2, arguments

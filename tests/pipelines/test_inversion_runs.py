@@ -196,6 +196,11 @@ def test_changed_settings_are_refused_in_the_same_folder(start: Start, tmp_path:
         start("count=1", f"save_to={tmp_path}/mine", "lambda_nscd=5")
 
 
+def test_a_count_above_the_number_of_images_is_said(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    start("count=100", "steps=1")
+    assert "count=100: there are 7 images; all of them are used" in capsys.readouterr().err
+
+
 def test_one_file_can_be_inverted(start: Start, images: Path) -> None:
     run = start(f"images={images}/003.png")
     assert summary(run)["count"]["all"] == 1
@@ -295,8 +300,8 @@ def test_a_file_that_is_no_image_is_told_which_are(start: Start, tmp_path: Path)
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("images_per_batch=0", "images_per_batch=0: images_per_batch is a whole number of at least 1"),
-        ("lambda_nscd=-1", "lambda_nscd=-1: lambda_nscd is a number from 0 upwards"),
+        ("images_per_batch=0", "images_per_batch=0: expected a whole number of at least 1"),
+        ("lambda_nscd=-1", "lambda_nscd=-1: expected a number of at least 0"),
         ("steps=0", "steps=0"),
         ("seed=-1", "seed=-1"),
         ("images=/nowhere", "/nowhere"),

@@ -136,7 +136,7 @@ def test_sam_without_a_predictor_says_what_to_do(start: Start, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("refinement.rank=0", r"refinement\.rank=0: a whole number of at least 1"),
+        ("refinement.rank=0", r"refinement\.rank=0: expected a whole number of at least 1"),
         ("refinement._target_=lsap.nope", "lsap.nope"),
     ],
 )

@@ -187,7 +187,7 @@ def test_a_refinement_without_a_network_of_its_own_is_refused(command: Command) 
     [
         (["refinement.training.max_steps=0"], r"refinement\.training\.max_steps=0"),
         (["refinement.training.examples.images=0"], r"refinement\.training\.examples\.images=0"),
-        (["refinement.training.optimizer.lr=-1"], r"refinement\.training\.optimizer\.lr=-1: lr is a number above 0"),
+        (["refinement.training.optimizer.lr=-1"], r"refinement\.training\.optimizer\.lr=-1: expected a number above 0"),
         (["seed=-1"], "seed=-1"),
         (["refinement.training.examples.steps=0"], r"refinement\.steps=0"),
     ],

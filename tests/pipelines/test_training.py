@@ -340,22 +340,26 @@ def test_devices_are_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> No
         fitting.check_trainer(OmegaConf.merge(composed("train").trainer, changed))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for accepted in ("auto", -1, "-1", 1, 4, "4"):
+    for accepted in ("auto", 1, 4, "4"):
         check(devices=accepted)
-    with pytest.raises(BadValue, match=r"trainer\.devices=\[0, 1\]: auto, a number of processes from 1 upwards$"):
-        check(devices=[0, 1])
-    with pytest.raises(BadValue, match=r"trainer\.accelerator=gpu: PyTorch finds no GPU"):
+    for of_gpus in ([0, 1], "0,1", -1, "-1", 0):
+        with pytest.raises(BadValue, match=r"without a CUDA device, expected auto or a number of at least 1$"):
+            check(devices=of_gpus)
+    with pytest.raises(BadValue, match=r"trainer\.accelerator=gpu: no CUDA device is available; use auto or cpu"):
         check(accelerator="gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for accepted in ("auto", 1, 2, [1], "1,", [0, 1], "0,1"):
+    for accepted in ("auto", -1, "-1", 1, 2, [1], "1,", [0, 1], "0,1"):
         check(devices=accepted, accelerator="gpu")
     for missing in (3, [2], "0,2"):
-        with pytest.raises(BadValue, match="there are 2 GPUs here"):
+        with pytest.raises(BadValue, match="2 GPUs are available"):
             check(devices=missing)
-    for wrong in ([], [0, 0], [True], "0;1", True, None, 1.0):
-        with pytest.raises(BadValue, match="or a list of GPUs as in"):
+    for wrong in ([], [0, 0], "0;1", 0):
+        with pytest.raises(BadValue, match="or a list of GPUs as"):
             check(devices=wrong)
+    for wrong in ("[true]", "true", "null", "1.0"):
+        with pytest.raises(BadValue, match="or a list of GPUs as"):
+            composed("train", [f"trainer.devices={wrong}"])
     check(devices=4, accelerator="cpu")
 
 
@@ -441,7 +445,7 @@ def test_killed_while_it_measures_it_does_not_train_again(start: Start, unbroken
 
 
 def test_an_error_in_the_middle_is_recorded_and_the_run_goes_on_from_there(
-    start: Start, unbroken: Start, tmp_path: Path
+    start: Start, unbroken: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
         raise ZeroDivisionError("a bug")
@@ -460,6 +464,7 @@ def test_an_error_in_the_middle_is_recorded_and_the_run_goes_on_from_there(
             after(5, EncoderTraining.training_step, then=lambda: pytest.fail("too much")),
         )
         again = start()  # four of eight steps are left
+    assert f"resuming {folder}: 4 of 8 steps are done" in capsys.readouterr().out
     assert_same_outcome(again.folder, unbroken().folder)
 
 

@@ -18,6 +18,7 @@ from lsap.data.folder import file_stamp
 from lsap.data.storage import as_rgb, upright
 from lsap.errors import BadValue, MissingFile
 from lsap.pipelines.images import Chosen, chosen_images
+from lsap.values import expanded
 
 Opened = str | Path | Image.Image  # one image: its file, or what Pillow has opened
 FARTHEST = 2.0  # that a value of an image in [-1, 1] may be from 0; generators overshoot a little
@@ -121,7 +122,7 @@ def _named(given: Sequence[Opened]) -> dict[str, Path | Image.Image]:
     for one in given:
         if not isinstance(one, str | Path | Image.Image):
             raise BadValue(f"a list of images may hold files and Pillow's pictures, not {type(one).__name__}")
-        items.append(Path(one).expanduser() if isinstance(one, str | Path) else one)
+        items.append(expanded(one) if isinstance(one, str | Path) else one)
     for item in items:
         if isinstance(item, Path) and not item.is_file():
             raise MissingFile(f"{item}: there is no such image; a folder is given by itself, not in a list")

@@ -15,6 +15,7 @@ from lsap.evaluation.rows import seven_digits
 from lsap.inversion import FixedNoise, Inversion, cat
 from lsap.runs import Store
 from lsap.stylegan2 import StyleGenerator
+from lsap.values import expanded
 
 
 def write(
@@ -44,7 +45,7 @@ def write(
     """
     inversion = inversion.to("cpu")
     described = {**settings, "history": list(inversion.history), "content": digest(inversion)}
-    store = Store.open(Path(folder).expanduser(), inversion.names, batch_size, described)
+    store = Store.open(expanded(folder), inversion.names, batch_size, described)
     try:
         for batch in store.pending():
             part = inversion.select([inversion.names.index(name) for name in batch.names])
@@ -64,7 +65,7 @@ def read(path: str | Path, generator: StyleGenerator, fingerprint: str) -> Inver
         MissingFile: there is none.
         BadValue: it belongs to another generator, or is damaged.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         found = cat(list(Store.read(path).inversions(generator)))
         found.check_generator(fingerprint)

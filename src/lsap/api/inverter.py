@@ -27,7 +27,7 @@ from lsap.api import inversion_files as kept
 from lsap.api.image_inputs import Given, Pictures
 from lsap.checkpoints import Direction
 from lsap.cli.messages import explain
-from lsap.config.checks import FOR_VERBS, NONE, optimises, positive
+from lsap.config.checks import FOR_VERBS, NONE, optimises
 from lsap.config.checks import check_inversion as check
 from lsap.config.compose import choices, composed, editable, plain, searching, searchpath
 from lsap.editing.effects import Reader
@@ -43,6 +43,7 @@ from lsap.pipelines.images import chosen_images
 from lsap.pipelines.measurement import measure
 from lsap.reports.pictures import TILE, Column, grid, tile
 from lsap.runs import write_text
+from lsap.values import COUNT
 
 SHARED = ("seed", "outputs", "weights")  # what edits take over from the inverter, beside `editors.OF_THE_RUN`
 LATER = "."  # `images` of a configuration whose images come later, from anywhere
@@ -125,7 +126,7 @@ class Inverter:
         """
         size = self._parts.view_size
         if count is not None:
-            positive("count", count)
+            COUNT.require("count", count)
         if images is None:
             own = editable(self.config)
             own.images, own.split, own.count = None, split, SHOWN if count is None else count

@@ -17,6 +17,7 @@ from lsap.embedding import RowEncoder
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.pipelines.build import Parts, own_run
 from lsap.pipelines.devices import device_of
+from lsap.values import expanded
 
 ENCODER = "lsap_e"  # the embedding where nobody names one: the paper's
 UNTRAINED = ("embedding=lsap_o_wplus", "steps=100")  # where there is no encoder yet: seconds for an image of 64 px
@@ -57,7 +58,7 @@ def load(
 
 def _config(source: str | Path, settings: Sequence[str], domain: str | None, embedding: str | None) -> DictConfig:
     """The configuration of a domain or of an encoder's file."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if str(source) in domains():
         if domain not in (None, source):
             raise BadValue(f"load({str(source)!r}, domain={domain!r}): two domains; give one of both")
@@ -102,6 +103,8 @@ def _of_encoder(path: Path, settings: Sequence[str], domain: str | None, embeddi
     if "embedding" not in card:
         kind = None if embedding is None else _kind(configured([f"domain={domain}", f"embedding={embedding}"]))
         found = read_encoder(path, kind=kind)
+        if found.kind == "restyle_psp":
+            raise BadValue(f"{path} holds an encoder of ReStyle over pSp; lsap inverts with ReStyle over e4e only")
         embedding = embedding or choice("embedding", found.kind, path)
         generator = None if found.generator_state is None else str(path)
     chosen = [f"domain={domain}", f"embedding={embedding}"]

@@ -85,6 +85,13 @@ class Array:
     __setstate__ = restore  # the name that torch's reader knows
 
 
+def array_of(data: object, kind: object, shape: object, order: object = "C") -> Array:
+    """A NumPy array as pickles of protocol 5 hold it: bytes, type, shape, "C" or "F"."""
+    made = Array()
+    made.restore((1, shape, kind, order == "F", data))
+    return made
+
+
 class DType:
     """A NumPy type in the making; only numbers are accepted."""
 
@@ -159,6 +166,7 @@ MAKERS: Mapping[str, Maker] = {
     "argparse.Namespace": inert("argparse.Namespace"),
     **{f"{core}.multiarray._reconstruct": Array for core in ("numpy.core", "numpy._core")},
     **{f"{core}.multiarray.scalar": scalar for core in ("numpy.core", "numpy._core")},
+    **{f"{core}.numeric._frombuffer": array_of for core in ("numpy.core", "numpy._core")},
     "numpy.ndarray": Array,
     "numpy.dtype": DType,
     **{f"torch.{name}": inert(f"torch.{name}") for name in DTYPES},

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from lsap.checkpoints import rosinality
+from lsap.checkpoints.foreign import known_network
 from lsap.checkpoints.pickles import Record
-from lsap.checkpoints.states import read_card, read_state
+from lsap.checkpoints.states import check_finite, read_card, read_state
 from lsap.errors import BadValue, nearest
 from lsap.stylegan2 import latent_rows
 
@@ -33,6 +34,9 @@ OF_A_TRAINING = (
     "training has ended"
 )
 EXTRA = ("residue.", "grid_align.")  # HFGI's own networks; after these beginnings of names in our files too
+# What stands before the networks' own names where a tool wraps them in modules of its own.
+WRAPPING = re.compile(r"(?:\w+\.)*?(?=(?:encoder|decoder|residue|grid_align)\.)")
+WRAPPED_ENCODER = re.compile(r"(?:\w+\.)*?encoder\.(?:module\.)?(?:input_layer\.0|conv1)\.weight")
 
 # What the published options call their encoders.
 TYPES = {
@@ -40,11 +44,13 @@ TYPES = {
     "Encoder4Editing": "e4e",
     "BackboneEncoderUsingLastLayerIntoW": "w",
     "SingleStyleCodeEncoder": "w",
+    "WEncoder": "w",
     "BackboneEncoder": "restyle_psp",
     "ResNetBackboneEncoder": "restyle_psp",
     "ProgressiveBackboneEncoder": "restyle_e4e",
     "ResNetProgressiveBackboneEncoder": "restyle_e4e",
 }
+CHANNELS = {1: "sketches", 19: "segmentation maps"}  # what pSp's encoders of other inputs take
 KINDS = tuple(dict.fromkeys(TYPES.values()))
 SAME = {"lsap_e": "e4e"}  # kinds that are one network under two names
 
@@ -119,6 +125,7 @@ def read_encoder(path: str | Path, *, kind: str | None = None, size: int | None 
     try:
         found = _own(content, card) if own else _published(content, kind)
         _check(found, None if kind is None else SAME.get(kind, kind), size)
+        check_finite("its encoder", found.state)
     except BadValue as error:
         mend = f"; {OF_A_TRAINING}" if "pytorch-lightning_version" in content else ""
         raise BadValue(f"{path}: {error}{mend}") from error
@@ -135,14 +142,30 @@ def split(content: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
 
     Parts that are not there are empty; the decoder has rosinality's names.
     """
-    states = content.get("state_dict")
-    if not isinstance(states, Mapping):
-        states = {f"decoder.{k}": v for k, v in _mapping(content.get("decoder")).items()}
-        states |= {k: v for k, v in _mapping(content.get("encoder")).items() if k != "latent_avg"}
-    named = {str(k).removeprefix("module."): v for k, v in states.items() if isinstance(v, Tensor)}
+    named = {WRAPPING.sub("", str(k)): v for k, v in _states(content).items() if isinstance(v, Tensor)}
     encoder = {k.removeprefix("encoder.").removeprefix("module."): v for k, v in named.items() if k[:8] == "encoder."}
     decoder = {k.removeprefix("decoder.").removeprefix("module."): v for k, v in named.items() if k[:8] == "decoder."}
     return {"encoder": encoder, "decoder": decoder, "extra": {k: v for k, v in named.items() if k.startswith(EXTRA)}}
+
+
+def _states(content: Mapping[str, Any]) -> Mapping[Any, Any]:
+    """The tensors of all networks of a checkpoint, an encoder's behind `encoder.`, whatever key they lie under."""
+    if isinstance(own := content.get("encoder"), Mapping):  # the toolbox's
+        decoder = {f"decoder.{k}": v for k, v in _mapping(content.get("decoder")).items()}
+        named = any(WRAPPING.match(str(k)) for k in own)
+        return decoder | (dict(own) if named else _alone(own))
+    for box in (content.get("state_dict"), *content.values(), content):
+        if isinstance(box, Mapping):
+            form = WRAPPING if box is content.get("state_dict") else WRAPPED_ENCODER
+            if any(form.match(str(k)) for k in box):
+                return box
+            if "styles.0.linear.weight" in box or {"input_layer.0.weight", "linear.weight"} <= box.keys():
+                return _alone(box)
+    return {}
+
+
+def _alone(state: Mapping[Any, Any]) -> dict[str, Any]:
+    return {f"encoder.{name}": value for name, value in state.items() if name != "latent_avg"}
 
 
 def mean_latent(content: Mapping[str, Any]) -> Tensor | None:
@@ -156,6 +179,8 @@ def mean_latent(content: Mapping[str, Any]) -> Tensor | None:
 def _published(content: Mapping[str, Any], kind: str | None) -> PublishedEncoder:
     networks, opts = split(content), _options(content.get("opts"))
     state = networks["encoder"]
+    if not state and (known := known_network(content)) is not None:
+        raise BadValue(f"holds no encoder but {known}; expected a checkpoint of pSp, e4e, ReStyle, HFGI or lsap")
     if not state:
         held = ", ".join(sorted(map(str, content))[:4])
         raise BadValue(f"holds no encoder (it has {held}, …); expected a checkpoint of pSp, e4e, ReStyle, HFGI or lsap")
@@ -201,20 +226,28 @@ def _rows(card: Mapping[str, str]) -> int | None:
 
 def _kind(state: Mapping[str, Tensor], opts: Mapping[str, Any], asked: str | None) -> str:
     """Which encoder this is: the options say it, the tensors have to agree."""
-    iterated = next((t.shape[1] == 6 for n, t in state.items() if n in ("input_layer.0.weight", "conv1.weight")), False)
+    kernels = (state.get(name) for name in ("input_layer.0.weight", "conv1.weight"))
+    channels = next((kernel.shape[1] for kernel in kernels if kernel is not None and kernel.ndim == 4), 3)
+    if channels not in (3, 6):
+        what = CHANNELS.get(channels, "images of another kind")
+        raise BadValue(
+            f"its encoder takes {what} ({channels} channel{'s' * (channels > 1)}), not photographs (3); name the "
+            "checkpoint of an encoder for inversion"
+        )
+    written = opts.get("encoder_type")
+    if written is not None and written not in TYPES:
+        known = ", ".join(TYPES)
+        raise BadValue(f"its options name the encoder {written!r}, which lsap does not read; it reads {known}")
     shaped: tuple[str, ...]
-    if iterated:
+    if channels == 6:
         shaped = ("restyle_psp", "restyle_e4e")
     elif "latlayer1.weight" in state:
         shaped = ("psp", "e4e")
-    elif "linear.weight" in state:
+    elif "linear.weight" in state and "output_layer_2.3.weight" not in state:  # which makes all rows of W+ at once
         shaped = ("w",)
     else:
         raise BadValue(f"its encoder is of no known kind (it begins with {', '.join(list(state)[:3])}, …)")
-    written = opts.get("encoder_type")
     if written is not None:
-        if written not in TYPES:
-            raise BadValue(f"its options name the encoder {written!r}; {nearest(str(written), TYPES)}")
         if TYPES[written] not in shaped:
             raise BadValue(f"its options name {written}, but its tensors are those of {' or '.join(shaped)}")
         return TYPES[written]

@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lsap.checkpoints import encoders, generators, nvidia, rosinality
+from lsap.checkpoints import encoders, generators
 from lsap.checkpoints.arrays import as_tensor
 from lsap.checkpoints.directions import is_components
-from lsap.checkpoints.pickles import Record
 from lsap.pretrained.moco import QUERY
 
 Holding = Literal[
@@ -21,11 +20,11 @@ TRUNKS: Mapping[int, Holding] = {11: "alex", 3: "vgg"}  # by the width of their 
 
 def holding(content: Mapping[str, Any], card: Mapping[str, str]) -> Holding:
     """What a file holds, judged by content and card (see `read_state`, `read_card`); "none" where nothing is known."""
-    if card.get("kind") == generators.KIND or _is_generator(content):
+    if card.get("kind") == generators.KIND:
         return "generator"
     if card.get("kind") == encoders.KIND or "embedding" in card or encoders.holds_encoder(content):
         return "encoder"
-    if encoders.split(content)["decoder"]:
+    if generators.holds_generator(content):
         return "generator"
     if "input_layer.0.weight" in content and "output_layer.3.weight" in content:
         return "arcface" if "body.0.res_layer.5.fc1.weight" in content else "curricularface"
@@ -41,13 +40,6 @@ def holding(content: Mapping[str, Any], card: Mapping[str, str]) -> Holding:
     if is_components(content):
         return "components"
     return "codes" if "codes" in content or "w_plus" in content or _single(content) else "none"
-
-
-def _is_generator(content: Mapping[str, Any]) -> bool:
-    if any(isinstance(content.get(name), Record) for name in ("G_ema", "Gs")):
-        return True
-    state = content.get("g_ema", content)
-    return isinstance(state, Mapping) and (rosinality.recognises(state) or nvidia.recognises(state))
 
 
 def _single(content: Mapping[str, Any]) -> bool:

@@ -20,6 +20,8 @@ from lsap.errors import BadValue
 DEEPEST = 12  # modules within modules; a published generator has 4
 LAYERS = {"conv0": "up", "conv1": "conv", "torgb": "rgb"}
 DEFAULT_MAPPING_LR = 0.01
+PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
+TENSORFLOW = "dnnlib.tflib.network.Network"
 
 
 class Network(NamedTuple):
@@ -42,11 +44,16 @@ def nvidia_globals(name: str) -> Maker:
     Raises:
         BadValue: no such pickle needs it.
     """
-    if name == "torch_utils.persistence._reconstruct_persistent_obj":
+    if name == PERSISTENT:
         return _persistent
-    if name == "dnnlib.tflib.network.Network":
+    if name == TENSORFLOW:
         return inert(name)
     return MAKERS.get(name) or refuse(name)
+
+
+def is_module(record: Record) -> bool:
+    """Whether an object is a network of this lineage or of the one before it, in TensorFlow."""
+    return record.name == TENSORFLOW or "_modules" in _attributes(record)
 
 
 def recognises(state: Mapping[str, object]) -> bool:
@@ -97,8 +104,10 @@ def rename(state: Mapping[str, Tensor]) -> Network:
                 ours[f"{layer}.noise"] = tensor[None, None]
             else:
                 ours[f"{layer}.{found[3]}"] = tensor
+        elif ".skip." in name:
+            raise BadValue("its synthesis has the architecture 'resnet'; lsap supports 'skip' only")
         elif name.startswith("mapping.embed."):
-            raise BadValue("this generator takes labels (c_dim > 0), which lsap does not; use an unconditional one")
+            raise BadValue("this generator takes class labels (c_dim > 0); lsap supports unconditional generators")
         else:
             raise BadValue(f"{name!r} is no tensor of one of NVIDIA's StyleGAN2 generators with skip connections")
     _fill_noise(ours)

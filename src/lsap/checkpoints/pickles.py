@@ -71,8 +71,8 @@ def refuse(name: str) -> Maker:
         BadValue: always, with the name.
     """
     raise BadValue(
-        f"refused, because the file wants to run code when it is opened: it asks for {name}. Extract its tensors with "
-        "a tool that you trust and save them as safetensors."
+        f"refused, because the file wants to run code when it is opened: it asks for {name}. If it is a network "
+        "that was saved whole, save its state_dict() in the program that it belongs to."
     )
 
 

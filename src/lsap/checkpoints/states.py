@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import mmap
+import os
 import pickle
 import re
 import struct
@@ -17,11 +18,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lsap.checkpoints.archives import read_archive
 from lsap.checkpoints.arrays import NUMPY_GLOBALS
-from lsap.checkpoints.nvidia import nvidia_globals
+from lsap.checkpoints.foreign import check_known
+from lsap.checkpoints.nvidia import is_module, nvidia_globals
 from lsap.checkpoints.paths import located
 from lsap.checkpoints.pickles import Record, read_pickle, refuse
-from lsap.checkpoints.torchfiles import check_tensors, inspect, is_older
+from lsap.checkpoints.torchfiles import inspect, is_older, plain
 from lsap.errors import BadValue, MissingFile
 from lsap.runs import replacing, save_safetensors
 
@@ -34,7 +37,8 @@ def read_state(path: str | Path) -> dict[str, Any]:
 
     Args:
         path: a safetensors or torch file (zip or the older layout) or one of NVIDIA's pickles; the content decides,
-            not the name. Where it is missing, `located` says what is taken in its place.
+            not the name. A network of NVIDIA's that was saved alone comes as "G_ema". Where the file is missing,
+            `located` says what is taken in its place.
 
     Raises:
         MissingFile: there is no such file.
@@ -50,6 +54,8 @@ def read_state(path: str | Path) -> dict[str, Any]:
     content = read_pickled(path)
     if isinstance(content, tuple) and len(content) == 3 and all(isinstance(part, Record) for part in content):
         content = dict(zip(("G", "D", "Gs"), content, strict=True))  # how NVIDIA's TensorFlow code saved its networks
+    if isinstance(content, Record) and is_module(content):
+        content = {"G_ema": content}  # a generator saved alone, as PTI saves its tuned ones
     if not isinstance(content, Mapping):
         raise BadValue(f"{path}: holds a {_kind(content)}, not a checkpoint (a dict of tensors)")
     return dict(content)
@@ -63,7 +69,11 @@ def read_pickled(path: str | Path) -> object:
     """
     path = existing(path)
     try:
+        check_known(path)
         with path.open("rb") as file:
+            if file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(file):
+                raise zipfile.BadZipFile("its end is missing")
+            file.seek(0)
             is_torch = is_older(file) or zipfile.is_zipfile(file)
             file.seek(0)
             if is_torch:
@@ -87,23 +97,40 @@ def _torch_content(path: Path) -> object:
         with torch.serialization.safe_globals(known), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path):
+            return plain(read_archive(path))
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found or "global" in str(error).lower() or zipfile.is_zipfile(path):
+        if found or "global" in str(error).lower():
             refuse(found[1] if found else "something that is no tensor")
         raise
-    check_tensors(content)
-    return content
+    return plain(content)
 
 
 def _other_content(path: Path) -> object:
-    if path.stat().st_size == 0:
-        raise ValueError("empty file")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         return read_pickle(cast(IO[bytes], view), nvidia_globals)
 
 
 def _kind(content: object) -> str:
     return content.name if isinstance(content, Record) else type(content).__name__
+
+
+def check_finite(whose: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no numbers.
+
+    Args:
+        whose: what begins the message, a file or a part of one.
+        state: the tensors by name.
+
+    Raises:
+        BadValue: some are NaN or infinite; the message names the first tensor.
+    """
+    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if bad:
+        raise BadValue(
+            f"{whose}: {len(bad)} of its {len(state)} tensors hold NaN or infinite values (the first: {bad[0]}): the "
+            "training diverged, or the file is damaged; take an earlier checkpoint"
+        )
 
 
 def read_card(path: str | Path) -> dict[str, str]:
@@ -166,6 +193,8 @@ def existing(path: str | Path) -> Path:
         raise MissingFile(f"{path} does not exist; check the path, or download the file first")
     if not path.is_file():
         raise BadValue(f"{path} is a folder, not a checkpoint file")
+    if not os.access(path, os.R_OK):
+        raise BadValue(f"{path} may not be read by this user; change its permissions")
     return path
 
 

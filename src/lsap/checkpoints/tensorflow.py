@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from lsap.checkpoints.arrays import as_tensor
-from lsap.checkpoints.nvidia import Network
+from lsap.checkpoints.nvidia import TENSORFLOW, Network
 from lsap.checkpoints.pickles import Record
 from lsap.errors import BadValue
 
-CLASS = "dnnlib.tflib.network.Network"
 LAYERS = {"Conv0_up": "up", "Conv1": "conv", "Conv": "conv", "ToRGB": "rgb"}
 IGNORED = {"lod", "images_out", "labels_in", "dlatents_in", "latents_in"}
 
@@ -35,7 +34,7 @@ def read_network(record: Record) -> Network:
     settings = _attributes(parts["synthesis"]).get("static_kwargs")
     settings = settings if isinstance(settings, dict) else {}
     if settings.get("architecture", "skip") != "skip":
-        raise BadValue(f"its synthesis has the architecture {settings['architecture']!r}; lsap reads 'skip' only")
+        raise BadValue(f"its synthesis has the architecture {settings['architecture']!r}; lsap supports 'skip' only")
     state: dict[str, Tensor] = {}
     for name, tensor in _variables(parts["mapping"]).items():
         found = re.fullmatch(r"Dense(\d+)/(weight|bias)", name)
@@ -72,7 +71,7 @@ def _synthesis(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def _attributes(record: object) -> Mapping[str, Any]:
-    state = record.state if isinstance(record, Record) and record.name == CLASS else None
+    state = record.state if isinstance(record, Record) and record.name == TENSORFLOW else None
     return state if isinstance(state, dict) else {}
 
 

@@ -25,7 +25,7 @@ OLDER_PARTS = 5  # its pickles: magic number, version, machine, content, names o
 def is_older(file: IO[bytes]) -> bool:
     """Whether a file has torch's older layout; the position is kept."""
     here = file.tell()
-    head = file.read(16)
+    head = file.read(32)
     file.seek(here)
     return MAGIC in head
 
@@ -46,27 +46,44 @@ def inspect(file: IO[bytes], size: int) -> None:
         raise BadValue("refused, because it is no torch file")
 
 
-def check_tensors(content: object) -> None:
-    """Refuse tensors that take more memory than the file has given them; visits every container once.
+def plain(content: object) -> object:
+    """The content of a torch file with plain tensors: no parameters, no gradients, no more memory than the file gives.
+
+    Containers and records keep their identity and are visited once.
 
     Raises:
         BadValue: a tensor that is larger than its numbers, or of no ordinary kind.
     """
+    top = [content]
     seen: set[int] = set()
-    waiting: list[object] = [content]
+    waiting: list[object] = [top]
     while waiting:
-        value = waiting.pop()
-        if isinstance(value, Tensor):
-            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-                raise BadValue("refused, because it holds a tensor that is not a plain block of numbers")
-            there = value.untyped_storage().nbytes()
-            if value.numel() * value.element_size() > max(there, REPEATED):
-                raise BadValue(
-                    f"refused, because a tensor of shape {list(value.shape)} is said to lie in {there} bytes"
-                )
-        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
-            seen.add(id(value))
-            waiting.extend(value.values() if isinstance(value, dict) else value)
+        box = waiting.pop()
+        if id(box) in seen:
+            continue
+        seen.add(id(box))
+        if isinstance(box, Record):
+            waiting += [box.arguments, box.state, box.items]
+        elif isinstance(box, dict | list):
+            for key, value in list(box.items() if isinstance(box, dict) else enumerate(box)):
+                if isinstance(value, Tensor):
+                    box[key] = _checked(value).detach()
+                else:
+                    waiting.append(value)
+        elif isinstance(box, tuple | set):
+            waiting.extend(box)
+        elif isinstance(box, Tensor):  # in a container that cannot be changed
+            _checked(box).requires_grad_(False)
+    return top[0]
+
+
+def _checked(tensor: Tensor) -> Tensor:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise BadValue("refused, because it holds a tensor that is not a plain block of numbers")
+    there = tensor.untyped_storage().nbytes()
+    if tensor.numel() * tensor.element_size() > max(there, REPEATED):
+        raise BadValue(f"refused, because a tensor of shape {list(tensor.shape)} is said to lie in {there} bytes")
+    return tensor
 
 
 def _inspect_zip(file: IO[bytes], size: int) -> None:
@@ -75,6 +92,7 @@ def _inspect_zip(file: IO[bytes], size: int) -> None:
         for name in (member.filename for member in members):
             if ".." in PurePosixPath(name).parts or name.startswith(("/", "\\")) or "\\" in name or ":" in name[:3]:
                 raise BadValue(f"refused, because its part {name!r} would lie outside of it")
+        _check_kind([member.filename for member in members])
         repeated = [name for name, count in Counter(m.filename for m in members).items() if count > 1]
         if repeated:
             raise BadValue(f"refused, because it holds the part {repeated[0]!r} twice")
@@ -83,9 +101,31 @@ def _inspect_zip(file: IO[bytes], size: int) -> None:
         if sum(member.file_size for member in members) > size:
             raise BadValue("refused, because its parts are said to be larger than the file")
         for member in members:
-            if member.filename.count("/") == 1 and member.filename.endswith("/data.pkl"):
+            if is_content(member.filename):
                 with archive.open(member) as content:
                     _skim(content)
+
+
+def is_content(name: str) -> bool:
+    """Whether a part of an archive is the pickle that torch begins with: `data.pkl` in the one folder of all parts."""
+    return name.count("/") == 1 and name.endswith("/data.pkl")
+
+
+def _check_kind(names: list[str]) -> None:
+    """Refuse archives that hold programs, or no torch file."""
+    if any(name.endswith("/constants.pkl") or name.split("/")[1:2] == ["code"] for name in names):
+        raise BadValue(
+            "refused, because it is a TorchScript program (torch.jit.save), which is code; where you trust it, save "
+            "its weights alone: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')"
+        )
+    if any(name.endswith("/archive_format") for name in names):
+        raise BadValue(
+            "refused, because it is an exported program (torch.export.save); where you trust it, save its weights "
+            "alone: torch.save(dict(torch.export.load(FILE).state_dict), 'weights.pt')"
+        )
+    if not any(map(is_content, names)):
+        held = ", ".join(names[:3]) or "nothing"
+        raise BadValue(f"is a zip archive (of {held}) and no torch file; unpack it and name the file of weights inside")
 
 
 def _skim(file: IO[bytes]) -> Any:

@@ -16,19 +16,6 @@ from omegaconf.errors import OmegaConfBaseException
 from lsap.config.compose import composed, config_dir
 
 
-def literal(argument: str) -> str:
-    """An argument as Hydra must read it: a path of our own run folders (`…/batch_size=8,seed=1/…`) needs no quotes."""
-    key, equals, value = argument.partition("=")
-    if (
-        not equals
-        or "=" not in value
-        or not re.fullmatch(r"[+~]{0,2}\w[\w./@-]*", key)  # --config-dir=… is not Hydra's to parse
-        or re.search(r"[\[\](){}'\"]", value)
-    ):
-        return argument
-    return f"{key}='{value}'"
-
-
 def left_to_members(arguments: Sequence[str], config_name: str) -> list[str]:
     """The arguments of a sweep, those made a sweep of one value that only its members can know.
 
@@ -42,7 +29,7 @@ def left_to_members(arguments: Sequence[str], config_name: str) -> list[str]:
         return list(arguments)
     chosen = [each for each in plain if keys[each] in groups and "," not in each]
     try:
-        known = _accepted(composed(config_name, chosen)) | groups
+        known = accepted(composed(config_name, chosen)) | groups
     except (HydraException, OmegaConfBaseException):
         return list(arguments)  # Hydra itself says what is wrong
     left = [each for each in plain if keys[each] not in known and not keys[each].startswith("hydra.")]
@@ -57,13 +44,13 @@ def _alone(argument: str) -> str:
     return argument if override.is_sweep_override() else f"{key}=choice({only})"
 
 
-def _accepted(config: DictConfig) -> set[str]:
+def accepted(config: DictConfig) -> set[str]:
     """The settings of a configuration, as they are typed."""
-    return set(_dotted(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False))))
+    return set(dotted(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False))))
 
 
-def _dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in settings.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from dotted(value, f"{prefix}{key}.")

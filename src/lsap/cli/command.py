@@ -21,11 +21,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lsap.cli.arguments import left_to_members, literal
+from lsap.cli.arguments import left_to_members
+from lsap.cli.help import answered
 from lsap.cli.messages import explain, fetching
 from lsap.cli.sweeps import Failed, Sweep
 from lsap.config.compose import config_dir
 from lsap.config.moved import rename_classes
+from lsap.config.paths import literal
+from lsap.config.settings import check_settings
 from lsap.errors import BadValue, MissingFile
 
 USER_ERROR = 2
@@ -46,6 +49,7 @@ def command(config_name: str, task: str, *checks: str) -> Callable[[], None]:
     def run(config: DictConfig) -> object:
         import_own(config.imports)
         rename_classes(config)
+        check_settings(config, config_name)
         OmegaConf.set_readonly(config, True)
         for check in checks:
             resolve_name(check)(config)
@@ -56,7 +60,6 @@ def command(config_name: str, task: str, *checks: str) -> Callable[[], None]:
         debug = any(re.fullmatch(r"\+?debug=(true|1)", a, re.IGNORECASE) for a in sys.argv[1:])
         failed: list[Exception] = []
         Sweep.begun.clear()
-        sys.argv[1:] = [literal(argument) for argument in sys.argv[1:]]
 
         def job(config: DictConfig) -> object:
             try:
@@ -71,7 +74,11 @@ def command(config_name: str, task: str, *checks: str) -> Callable[[], None]:
 
         job.__module__ = f"lsap.{config_name}"  # what Hydra names the program by
         try:
-            if {"-m", "--multirun"} & set(sys.argv[1:]):
+            if answered(sys.argv[1:], config_name):
+                return
+            swept = bool({"-m", "--multirun"} & set(sys.argv[1:]))
+            sys.argv[1:] = literal(sys.argv[1:], config_name, sweep=swept)
+            if swept:
                 sys.argv[1:] = left_to_members(sys.argv[1:], config_name)
             hydra.main(version_base=None, config_path=str(config_dir()), config_name=config_name)(job)()
             if failed:

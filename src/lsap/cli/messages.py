@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -17,8 +19,9 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lsap.cli.arguments import _accepted
-from lsap.config.compose import composed
+from lsap.cli.arguments import accepted, dotted
+from lsap.cli.help import choices
+from lsap.config.compose import composed, config_dir
 from lsap.errors import LsapError, MissingFile, nearest
 
 LIGHTNING = "MisconfigurationException"  # by name: importing Lightning takes seconds
@@ -71,7 +74,7 @@ def explain(error: BaseException, config_name: str) -> str | None:
             group, _, choice = cause.missing_cfg_file.rpartition("/")
             return f"{group}={choice}: there is no such {group}; {nearest(choice, cause.options or [])}"
         if isinstance(cause, OverrideParseException):
-            return f"cannot read {cause.override!r}: {_as_read(str(cause.override))}"
+            return f"cannot read {cause.override!r}: write key=value, as in lambda_nscd=0.5"
         target = re.search(r"Error (?:locating target|loading) '([^']+)'", str(cause))
         if isinstance(cause, InstantiationException | ImportError) and target:
             return (
@@ -98,23 +101,20 @@ def explain(error: BaseException, config_name: str) -> str | None:
     return None
 
 
-def _as_read(argument: str) -> str:
-    """How an argument should have been written that Hydra cannot read."""
-    listed = re.fullmatch(r"(\S+?)=([\[{]).*=.*[\]}]", argument)
-    if listed is None:
-        return "write key=value, as in lambda_nscd=0.5"
-    example = "['a,b=1']" if listed[2] == "[" else "{name: 'a,b=1'}"
-    return f'quote a path that has = or , in it within the list, and the whole: "{listed[1]}={example}"'
-
-
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
+# Settings that users look for under the name that another command has.
+CALLED = {("evaluate", "inversions"): "runs", ("edit", "runs"): "inversions", ("invert", "inversions"): "images"}
+
+
 def _unknown_key(key: str, config_name: str) -> str:
-    """Name the nearest keys that the chosen groups do have."""
+    """Name the nearest key that the chosen groups do have, or the choices that have this one."""
+    if (config_name, key) in CALLED:
+        return f"unknown setting {key!r}: lsap.{config_name} calls it {CALLED[config_name, key]}"
     given = [re.match(r"(domain|embedding|refinement|target)=[\w/]+", argument) for argument in sys.argv[1:]]
     groups = [choice[0] for choice in given if choice]  # of a sweep, the first
     try:
@@ -124,8 +124,28 @@ def _unknown_key(key: str, config_name: str) -> str:
             config = composed(config_name)
         except (HydraException, OmegaConfBaseException):  # a command of the user's own, from --config-dir
             return f"unknown setting {key!r}: --cfg job prints the settings"
-    accepted = _accepted(config)
-    top = {k.split(".")[0] for k in accepted}
-    beside = {k for k in accepted if k.startswith(f"{key.split('.')[0]}.")} or accepted
-    pool = beside if "." in key else top | {k for k in accepted if k.rsplit(".", 1)[-1] == key}
-    return f"unknown setting {key!r}: {nearest(key, pool, 1 if '.' in key else 3)}"
+    for group, names in choices(config_name).items():
+        if owners := [name for name in names if key in _settings_of(group, name)]:
+            return f"unknown setting {key!r} with {_chosen(group, config)}: it belongs to {group}={' or '.join(owners)}"
+    known = accepted(config)
+    top = {name.split(".")[0] for name in known}
+    beside = {name for name in known if name.startswith(f"{key.split('.')[0]}.")} or known
+    pool = beside if "." in key else top | {name for name in known if name.rsplit(".", 1)[-1] == key}
+    close = difflib.get_close_matches(key, pool, n=1, cutoff=0.5)
+    mend = f"did you mean {close[0]!r}?" if close else f"python -m lsap.{config_name} --help lists the settings"
+    return f"unknown setting {key!r}: {mend}"
+
+
+def _settings_of(group: str, name: str) -> set[str]:
+    """The settings that one choice of a group brings with it, as they are typed."""
+    folder, _, name = f"{group}/{name}".rpartition("/") if not name.startswith("/") else name[1:].rpartition("/")
+    content = yaml.safe_load((config_dir() / folder / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    own = {key: value for key, value in content.items() if key != "defaults"}
+    others = [each for each in content.get("defaults", ()) if isinstance(each, str) and each != "_self_"]
+    return set(dotted(own)).union(*(_settings_of(folder, each) for each in others))
+
+
+def _chosen(group: str, config: DictConfig) -> str:
+    """What is chosen of a group, as it is typed."""
+    node = config.get(group)
+    return f"{group}={node.name}" if isinstance(node, DictConfig) and "name" in node else f"this {group}"

@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused here, before anything heavy is imported, loaded or written."""
+"""Combinations of settings that cannot work, and missing files: refused before anything is loaded or written."""
 
 from __future__ import annotations
 
@@ -10,15 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from lsap.checkpoints.paths import located
 from lsap.config.compose import editable, plain
 from lsap.errors import BadValue, MissingFile
-from lsap.values import is_number
-
-
-def positive(name: str, value: object) -> int:
-    """A whole number of at least 1, or one clear line."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadValue(f"{name}={value}: {name} is a whole number of at least 1")
-    return value
-
 
 NONE = "none"  # refinement=none: the embedding alone
 # What a refinement's YAML says to the commands; all else under `refinement` are arguments of its class.
@@ -50,8 +41,7 @@ def check_training(config: DictConfig) -> None:
     """Refuse an encoder's training that cannot run, before anything is loaded or written.
 
     Raises:
-        BadValue: an embedding that is not trained, a count below one, a negative weight, a learning rate that is not
-            positive, photographs for a domain that draws its own.
+        BadValue: an embedding that is not trained, or photographs for a domain that draws its own.
         MissingFile: weights or images are not there; *all* of them are listed, with their source and override.
     """
     check_trainable(config)
@@ -60,13 +50,6 @@ def check_training(config: DictConfig) -> None:
             f"checkpoint={config.checkpoint} names the encoder that a refinement is trained over, and refinement=none; "
             "to start this training from an encoder, give init="
         )
-    for name in ("max_steps", "batch_size"):
-        positive(name, config[name])
-    check_seed(config.seed)
-    check_weights(config, ["lr", *lambdas(config)])
-    if config.lr == 0:
-        raise BadValue("lr=0: nothing would be learned; lr is a number above 0")
-    positive("space.samples", config.space.samples)
     check_root(config)
     if config.get("lambda_adv", 1) == 0:
         raise BadValue(
@@ -75,20 +58,6 @@ def check_training(config: DictConfig) -> None:
         )
     needs = [need for need in config.domain.needs if needed(config, need.key)]
     refuse_missing(f"domain={config.domain.name}", config, needs)
-
-
-def check_seed(seed: object) -> None:
-    """Refuse what cannot be a seed; raises BadValue."""
-    if not isinstance(seed, int) or seed < 0:
-        raise BadValue(f"seed={seed}: seed is a whole number from 0 upwards")
-
-
-def check_weights(config: DictConfig, names: Sequence[str]) -> None:
-    """Refuse settings of these names that are no finite numbers from 0 upwards; raises BadValue."""
-    for name in names:
-        value = config[name]
-        if not is_number(value) or value < 0:
-            raise BadValue(f"{name}={value}: {name} is a number from 0 upwards")
 
 
 def check_root(config: DictConfig) -> None:
@@ -201,15 +170,9 @@ def check_inversion(config: DictConfig) -> None:
     """Refuse a configuration that cannot run, before anything is loaded or written.
 
     Raises:
-        BadValue: a count below one, a weight below zero, photographs for a domain that draws its own.
+        BadValue: photographs for a domain that draws its own.
         MissingFile: weights or images are not there; all of them are listed.
     """
-    positive("images_per_batch", config.images_per_batch)
-    if config.count is not None:
-        positive("count", config.count)
-    check_seed(config.seed)
-    check_weights(config, lambdas(config))
-    positive("space.samples", config.space.samples)
     check_root(config)
     needs = [need for need in config.domain.needs if _needed(config, need.key)]
     if optimises(config) and _own_trunk(config) and config.lambda_lpips > 0:

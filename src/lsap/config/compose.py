@@ -14,6 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lsap.config.moved import rename_classes
+from lsap.config.paths import literal
+from lsap.config.settings import check_settings
 
 
 def config_dir() -> Path:
@@ -28,16 +30,20 @@ def composed(config_name: str, overrides: Iterable[str] = (), searchpath: Sequen
 
     Args:
         config_name: "train", "pretrain", …
-        overrides: key=value, as typed.
+        overrides: key=value, as typed; paths need no quotes (`lsap.config.paths`).
         searchpath: further folders of YAML files, as file://….
+
+    Raises:
+        BadValue: a setting is not of its type (`lsap.config.settings`).
     """
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_dir()), version_base=None):
             found = [f"hydra.searchpath=[{','.join(searchpath)}]"] if searchpath else []
-            config = compose(config_name, [*overrides, *found])
+            config = compose(config_name, [*literal(overrides, config_name), *found])
             rename_classes(config)  # of users' YAML
+            check_settings(config, config_name)
             return config
     finally:
         GlobalHydra.instance().hydra = outer

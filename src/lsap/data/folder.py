@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lsap.data.storage import SUFFIXES, Photographs, are_images, found, image_size
 from lsap.errors import BadValue, MissingFile
+from lsap.values import expanded
 
 
 class Folder:
@@ -78,7 +79,7 @@ def existing(root: str | Path, setting: str = "data.root") -> Path:
     """The root of images as a path, or the one line that says why it cannot be used."""
     if not str(root).strip():
         raise BadValue(f"{setting} is empty; give the folder that holds the images")
-    path = Path(root).expanduser()
+    path = expanded(root)
     if not path.exists():
         raise MissingFile(f"{setting}={root}: no such folder; give the folder that holds the images")
     return path

@@ -53,8 +53,6 @@ def assets(config: DictConfig) -> list[Asset]:
         BadValue: a domain, method or name that is not in the table, or a download that is not the file.
         StoppedRun: no network, or the disk is full; finished downloads are kept.
     """
-    if not isinstance(config.fetch, bool):
-        raise BadValue(f"fetch={config.fetch}: true or false")
     wanted = selected(config)
     if config.fetch and not any(_choices(config).values()):
         raise BadValue("fetch=true would get every file of the table; name a domain, a method or one file: domain=face")

@@ -23,7 +23,6 @@ from lsap.config.checks import (
     RANDOM,
     _own_trunk,
     checked_file,
-    is_number,
     needed,
     optimises,
     present,
@@ -62,8 +61,6 @@ from lsap.stylegan2 import StyleGenerator, View
 
 def check_optimizer(key: str, node: DictConfig) -> None:
     """Refuse settings that an optimiser does not take, by making one for a single number; raises BadValue."""
-    if "lr" in node and not (is_number(node.lr) and node.lr > 0):
-        raise BadValue(f"{key}.lr={node.lr}: lr is a number above 0")
     made = instantiate(node)
     try:
         made([nn.Parameter(torch.zeros(1))])

@@ -127,14 +127,11 @@ def _lambdas(config: DictConfig) -> list[float]:
     """The weights to compare.
 
     Raises:
-        BadValue: fewer than two different ones, or a negative one.
+        BadValue: fewer than two different ones.
     """
-    try:
-        lambdas = [float(value) for value in config.lambdas]
-    except (TypeError, ValueError):
-        lambdas = []
-    if len(lambdas) < 2 or len(set(lambdas)) < len(lambdas) or min(lambdas) < 0:
-        raise BadValue(f"lambdas={config.lambdas}: at least two different numbers from 0 upwards, as in [0,0.5]")
+    lambdas = [float(value) for value in config.lambdas]
+    if len(lambdas) < 2 or len(set(lambdas)) < len(lambdas):
+        raise BadValue(f"lambdas={config.lambdas}: expected at least two different numbers, as in [0,0.5]")
     return lambdas
 
 

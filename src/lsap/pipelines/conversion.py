@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lsap import checkpoints as formats
 from lsap.checkpoints import encoders, read_tensors
+from lsap.checkpoints.foreign import known_network
 from lsap.checkpoints.generators import PUBLISHED_LR
 from lsap.checkpoints.lineages import holding
 from lsap.errors import BadValue, nearest
@@ -81,10 +82,14 @@ def _held(config: DictConfig, source: Path) -> str:
         held = "codes"
     else:
         try:
-            held = str(holding(formats.read_state(source), formats.read_card(source)))
+            content = formats.read_state(source)
         except BadValue:
             bare = read_tensors(source)  # a bare tensor; anything else says what is wrong with it
             held = "codes" if len(bare) == 1 else "none"
+        else:
+            held = str(holding(content, formats.read_card(source)))
+            if held == "none" and (known := known_network(content)) is not None:
+                raise BadValue(f"{source} holds {known}, which is not read; docs/own-weights.md lists what is")
     if held == "none":
         raise BadValue(f"{source} holds nothing that lsap knows; docs/own-weights.md lists what is read")
     if held == "codes" and config.holds is None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lsap.config.checks import positive
 from lsap.data import SUFFIXES, Photographs, UnreadableImage
 from lsap.data.faces import Square, aligned, cut_out
 from lsap.data.folder import Folder
@@ -23,6 +22,7 @@ from lsap.data.storage import found
 from lsap.errors import BadValue
 from lsap.reports.pictures import save
 from lsap.runs import write_json
+from lsap.values import expanded
 
 RECORD = "crops.json"
 
@@ -55,7 +55,7 @@ def crop(config: DictConfig) -> Crops:
         BadValue: no images are named, none of them shows a face, a number that cannot work, packages are missing.
         MissingFile: there are no such images or landmarks.
     """
-    size, most = positive("size", config.size), positive("faces", config.faces)
+    size, most = config.size, config.faces
     photographs = opened(config.images)
     finder = _finder(config.landmarks)
     folder = Path(config.to)
@@ -103,7 +103,7 @@ def opened(images: Any) -> Photographs:
     """Photographs at their own size: one file, or whatever holds several; raises BadValue or MissingFile."""
     if images is None:
         raise BadValue("no images are named: give a photograph or a folder, e.g. images=/path/to/photographs")
-    path = Path(str(images)).expanduser()
+    path = expanded(str(images))
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return Photographs(Folder(path.parent, "images"), [path.name], (1, 1))
     storage = open_storage(images, "images")

@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
-from lsap.config.checks import check_root, positive
+from lsap.config.checks import check_root
 from lsap.config.compose import editable
 from lsap.data import Photographs, Source, UnreadableImage
 from lsap.data.batches import as_it_is
@@ -85,8 +85,6 @@ def check(config: DictConfig) -> list[Report]:
     config = editable(config)
     if "strict" in config.data:
         config.data.strict = False  # all broken images are wanted, not the first
-    for name in ("shown", *(["sample"] if config.sample is not None else [])):
-        positive(name, config[name])
     folder = Path(config.outputs) / config.domain.name / "check"
     reports: list[Report] = []
     found = sources(config.data)

@@ -18,84 +18,50 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasti
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lsap.config.checks import SHORT_PRECISIONS, positive
 from lsap.config.compose import plain
 from lsap.data import ImageDataModule
 from lsap.embedding.activation_checkpointing import recompute
-from lsap.errors import BadValue, StoppedRun, nearest
+from lsap.errors import BadValue, StoppedRun
 from lsap.pipelines.devices import device_of, global_rank, process_count
 from lsap.runs import AtomicCheckpoints, LastCheckpoint, MetricsFile, ReadableProgress, RunFolder, quiet_lightning
 from lsap.runs.folder import State
-from lsap.values import is_number
 
 log = logging.getLogger(__name__)
 
-ACCELERATORS = ("auto", "cpu", "cuda", "gpu")
-PRECISIONS = ("16-mixed", "16-true", "32-true", "64-true", "bf16-mixed", "bf16-true")
 FULL = ("not enough memory", "out of memory", "can't allocate memory")  # what PyTorch says, by device
 
 
 def check_trainer(settings: DictConfig) -> None:
-    """Refuse what cannot be done of the group `trainer`, before anything is counted by it, loaded or written.
-
-    Raises:
-        BadValue: a setting that cannot work here, by its key.
-    """
-    if settings.accelerator not in ACCELERATORS:
-        raise BadValue(
-            f"trainer.accelerator={settings.accelerator}: {nearest(str(settings.accelerator), ACCELERATORS)}"
-        )
+    """Refuse an accelerator or devices of the group `trainer` that are not available; raises BadValue."""
     device = device_of(settings.accelerator).type
     if settings.accelerator in ("cuda", "gpu") and device != "cuda":
-        raise BadValue(
-            f"trainer.accelerator={settings.accelerator}: PyTorch finds no GPU of CUDA here; take "
-            "trainer.accelerator=auto or cpu"
-        )
+        raise BadValue(f"trainer.accelerator={settings.accelerator}: no CUDA device is available; use auto or cpu")
     _check_devices(plain(settings.devices), torch.cuda.device_count() if device == "cuda" else None)
-    for name in ("num_nodes", "accumulate_grad_batches"):
-        positive(f"trainer.{name}", settings[name])
-    if str(settings.precision) not in {*PRECISIONS, *SHORT_PRECISIONS}:
-        raise BadValue(f"trainer.precision={settings.precision}: {nearest(str(settings.precision), PRECISIONS)}")
-    clip = settings.gradient_clip_val
-    if clip is not None and not (is_number(clip) and clip > 0):
-        raise BadValue(f"trainer.gradient_clip_val={clip}: a length above 0, or null to clip nothing")
-    for name in ("val_check_interval", "save_every"):
-        share = settings[name]
-        if not (is_number(share) and 0 < share <= 1):
-            raise BadValue(f"trainer.{name}={share}: a share of max_steps, above 0 and at most 1")
-    for name in ("recompute", "channels_last"):
-        if not isinstance(settings[name], bool):
-            raise BadValue(f"trainer.{name}={settings[name]}: true or false")
 
 
-def _check_devices(devices: object, gpus: int | None) -> None:
-    """Refuse devices that are no count, no list of GPUs, or not here; `gpus` of them are, None: it is the processor."""
-    accepted = "auto, a number of processes from 1 upwards" + (
-        "" if gpus is None else ", or a list of GPUs as in [0,1]"
-    )
-    refused = BadValue(f"trainer.devices={devices}: {accepted}")
-    if isinstance(devices, str) and devices.isdigit():
-        devices = int(devices)
-    elif isinstance(devices, str) and devices not in ("auto", "-1"):
-        parts = [part.strip() for part in devices.removesuffix(",").split(",")]  # "1," is a list of one
-        if not all(part.isdigit() for part in parts):
-            raise refused
-        devices = [int(part) for part in parts]
-    if devices in ("auto", "-1") or (devices == -1 and not isinstance(devices, bool)):
+def _check_devices(devices: int | str | list[int], gpus: int | None) -> None:
+    """Refuse devices that are not available.
+
+    Args:
+        devices: as Lightning takes them: "auto", a number, -1 for all, a list, or these as text ("1," is a list).
+        gpus: how many there are; None: the work is done by the processor.
+    """
+    text = str(devices).strip("[]").replace(" ", "")
+    listed = isinstance(devices, list) or "," in text
+    if text == "auto" or (text == "-1" and gpus is not None and not listed):
         return
-    if isinstance(devices, list):
-        whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in devices)
-        if gpus is None or not devices or not whole or len(set(devices)) < len(devices):
-            raise refused
-        missing = max(devices) >= gpus
-    elif isinstance(devices, bool) or not isinstance(devices, int) or devices < 1:
-        raise refused
-    else:
-        missing = gpus is not None and devices > gpus
-    if missing:
+    numbers = [int(part) if part.isdigit() else -1 for part in text.removesuffix(",").split(",")]
+    if gpus is None:
+        if listed or min(numbers) < 1:
+            raise BadValue(f"trainer.devices={devices}: without a CUDA device, expected auto or a number of at least 1")
+        return
+    if min(numbers) < (0 if listed else 1) or len(set(numbers)) < len(numbers):
         raise BadValue(
-            f"trainer.devices={devices}: there {'is 1 GPU' if gpus == 1 else f'are {gpus} GPUs'} here (from 0 on)"
+            f"trainer.devices={devices}: expected auto, a number of GPUs of at least 1, or a list of GPUs as [0,1]"
         )
+    if max(numbers) >= gpus + (not listed):
+        available = "1 GPU is" if gpus == 1 else f"{gpus} GPUs are"
+        raise BadValue(f"trainer.devices={devices}: {available} available, numbered from 0")
 
 
 @dataclass(frozen=True)
@@ -144,6 +110,8 @@ def fit(
     last = checkpoints / "last.ckpt"
     resumed = str(last) if state == "continue" and last.is_file() else None
     first_step = folder.record.step if resumed else 0
+    if resumed and global_rank() == 0:
+        print(f"resuming {folder.path}: {first_step} of {course.max_steps} steps are done")
     progress = ReadableProgress(course.batch_size, course.title)
     validate_every = max(1, min(round(settings.val_check_interval * course.max_steps), 2500))
     save_every = max(1, min(round(settings.save_every * course.max_steps), 1000))

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap.checkpoints import fingerprint
-from lsap.config.checks import positive
 from lsap.demo import FACTORS, Portraits, factors, render
 from lsap.demo.quality import judge
 from lsap.demo.weights import load_factor_reader, load_generator
@@ -30,7 +29,6 @@ def laboratory(config: DictConfig) -> dict[str, float]:
     Raises:
         BadValue, MissingFile: a count below 1, or a generator that cannot be read.
     """
-    positive("count", config.count)
     device = device_of("auto")
     generator = load_generator(config.checkpoint).to(device)
     folder = Path(config.outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from lsap.data import SUFFIXES, Photographs, Source, UnreadableImage, open_image
 from lsap.data.folder import file_stamp
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.runs import image_digests
+from lsap.values import expanded
 
 
 class OneFile:
@@ -75,7 +77,7 @@ def chosen_images(config: DictConfig, view_size: tuple[int, int]) -> Chosen:
         MissingFile, BadValue: there is no such folder, file or split.
     """
     if config.images is not None:
-        path = Path(config.images).expanduser()
+        path = expanded(config.images)
         if config.split is not None:
             raise BadValue(
                 f"images={path} and split={config.split}: a split is one of the domain's own; give one of both"
@@ -96,4 +98,6 @@ def chosen_images(config: DictConfig, view_size: tuple[int, int]) -> Chosen:
         if source is None:
             raise MissingFile("there are no test images here: name a folder with images= or data.test_root=")
     names = tuple(source.names)[: config.count]
+    if config.count is not None and len(names) < config.count:
+        print(f"count={config.count}: there are {len(names)} images; all of them are used", file=sys.stderr)
     return Chosen(source, names, label)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lsap.errors import StoppedRun
-from lsap.pipelines.devices import device_of, process_count
+from lsap.pipelines.devices import device_of, global_rank, process_count
 from lsap.pipelines.fit import memory_is_full
 from lsap.pipelines.images import Chosen
 from lsap.pipelines.measurement import (
@@ -26,6 +26,8 @@ def work(config: DictConfig, stage: Stage, chosen: Chosen, store: Store, keeper:
     """Do what is left of a stage's plan; `keeper` writes the batches that were worked on into the store."""
     module = stage.module()
     home = stage.generator.latent_avg.device  # Lightning leaves a module, and all that it shares, on the CPU
+    if global_rank() == 0:
+        store.report_resumed()
     bar = PlanProgress(store, f"{stage.title} on {chosen.label}")
     module.watch = bar.within
     pending = Pending(store, chosen) if stage.before is None else PendingInversions(store, chosen, stage)

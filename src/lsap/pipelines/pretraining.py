@@ -57,6 +57,8 @@ def pretrain(config: DictConfig) -> Path:
     )
     resumed = str(checkpoint) if checkpoint.is_file() else None
     first_step = AtomicCheckpoints().load_checkpoint(checkpoint, "cpu")["global_step"] if resumed else 0
+    if resumed:
+        print(f"resuming {folder}: {first_step} of {module.max_steps * module.updates} steps are done")
     started = time.perf_counter()
     with quiet_lightning():
         trainer = Trainer(

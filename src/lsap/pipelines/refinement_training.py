@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 
 from lsap.checkpoints import fingerprint, write_state
-from lsap.config.checks import OWN_TRUNK, TRUNK_NEED, check_root, check_seed, positive, refuse_missing
+from lsap.config.checks import OWN_TRUNK, TRUNK_NEED, check_root, refuse_missing
 from lsap.data import ImageDataModule, Source
 from lsap.errors import BadValue
 from lsap.inversion import Embedded
@@ -97,12 +97,7 @@ def check(config: DictConfig) -> None:
     """
     network_class(config.refinement)
     node = config.refinement.training
-    for name in ("max_steps", "batch_size"):
-        positive(f"refinement.training.{name}", node[name])
-    for name in ("images", "images_per_batch") if "examples" in node else ():
-        positive(f"refinement.training.examples.{name}", node.examples[name])
     check_optimizer("refinement.training.optimizer", node.optimizer)
-    check_seed(config.seed)
     check_root(config)
     check_trainer(config.trainer)
     if node.batch_size % (processes := process_count(config.trainer)):

@@ -20,6 +20,7 @@ from lsap.checkpoints import load_bisenet
 from lsap.errors import BadValue, MissingFile
 from lsap.runs.store import stem
 from lsap.stylegan2 import StyleGenerator
+from lsap.values import expanded
 
 W_PLUS = "W+"
 PUBLISHED = (W_PLUS, "F4", "F6", "F8", "F10")  # of SAM's predictors
@@ -103,7 +104,7 @@ class LabelMaps:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         if not self.folder.is_dir():
             raise MissingFile(f"refinement.segmenter.folder={folder}: there is no such folder")
 

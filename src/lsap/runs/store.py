@@ -224,6 +224,11 @@ class Store:
         """Whether a batch is written."""
         return self._file("batches", batch, "json").is_file()
 
+    def report_resumed(self) -> None:
+        """Print how much of the plan is done, where some of it is."""
+        if done := sum(map(self.done, self.batches)):
+            print(f"resuming {self.path}: {done} of {len(self.batches)} batches are done")
+
     def tidy(self) -> None:
         """Remove what killed processes had begun to write; only when no batch is left and nobody writes."""
         remove_drafts(self.path)

@@ -23,7 +23,7 @@ from lsap.api.inverter import Inverter, configured
 from lsap.api.loading import FILE, domains, load
 from lsap.checkpoints import Codes, Direction, read_card, write_codes
 from lsap.cli.messages import explain
-from lsap.config.checks import optimises, positive
+from lsap.config.checks import optimises
 from lsap.config.compose import composed, editable, searchpath
 from lsap.data.storage import FORMATS, decoded, reason
 from lsap.editing.effects import incremental
@@ -89,8 +89,6 @@ class Playground:
     """
 
     def __init__(self, config: DictConfig) -> None:
-        for name in ("steps", "refinement_steps", "samples", "upload_mb", "upload_megapixels", "port"):
-            positive(name, config[name])
         self.config = config
         self._trained: dict[str, Path] = {}
         self._loaded: dict[str, Inverter] = {}

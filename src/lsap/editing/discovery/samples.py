@@ -15,6 +15,7 @@ from torch import Tensor
 from lsap.checkpoints import Direction
 from lsap.errors import BadValue, MissingFile, nearest
 from lsap.stylegan2 import StyleGenerator
+from lsap.values import expanded
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Discovery(Protocol):
 
 def existing_labels(path: str | Path) -> Path:
     """The table of labels; raises MissingFile where there is none."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise MissingFile(f"labels={path}: there is no such file; make samples to label with draw=500")
     return path

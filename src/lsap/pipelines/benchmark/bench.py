@@ -19,7 +19,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from lsap.alignment import NormalizedStyleSpace, normalize, style_layers
-from lsap.config.checks import positive
 from lsap.demo.weights import load_generator
 from lsap.embedding.activation_checkpointing import recompute
 from lsap.errors import BadValue, nearest
@@ -42,8 +41,6 @@ def bench(config: DictConfig) -> Path:
     for part in config.parts:
         if part not in PARTS:
             raise BadValue(f"parts={list(config.parts)}: there is no part {part!r}; {nearest(str(part), PARTS)}")
-    for name in ("repetitions", "batch_size", "together", "samples"):
-        positive(name, config[name])
     device = device_of(config.accelerator)
     print(heading(manifest(device)), flush=True)
     rows = []

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lsap.alignment import nscd
 from lsap.checkpoints import Codes, Direction, read_codes, save_directions, write_codes
-from lsap.config.checks import check_seed, positive, refuse_missing
+from lsap.config.checks import refuse_missing
 from lsap.editing.discovery import Discovery, Samples, existing_labels, read_labels
 from lsap.editing.effects import Reader, side_effects, usable_range
 from lsap.editing.readers import Probe
@@ -46,9 +46,6 @@ def discover(config: DictConfig) -> list[Path]:
     Raises:
         BadValue, MissingFile: settings, labels or weights that cannot be used; nothing has been written.
     """
-    for name in ("samples", "measured_on", "shown", "steps", *(["draw"] if config.draw is not None else [])):
-        positive(name, config[name])
-    check_seed(config.seed)
     if config.labels is not None:
         existing_labels(config.labels)
     method = _method(config)

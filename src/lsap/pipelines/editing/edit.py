@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lsap import refinement
 from lsap.checkpoints import save_directions, write_state
-from lsap.config.checks import positive
 from lsap.editing.directions import Unreadable
 from lsap.editing.effects import incremental
 from lsap.errors import BadValue
@@ -48,8 +47,6 @@ def edit(config: DictConfig) -> Path:
         BadValue, MissingFile: the run, a direction or a strength cannot be used; nothing has been written.
         StoppedRun: the disk is full; what was done stays.
     """
-    for name in ("shown", "matched_on"):
-        positive(name, config[name])
     source, config = stored_run(config)
     parts = Parts(config, device_of(config.accelerator))
     _check_owner(source, parts)
@@ -73,6 +70,7 @@ def edit(config: DictConfig) -> Path:
     if (store.path / "summary.json").is_file() and not store.unfinished():
         print(f"finished before: {store.path} (delete the folder to edit again)")
         return store.path
+    store.report_resumed()
     save_directions([e.direction for e in edits], store.path / "directions.safetensors")
     work = Work(parts, source, store, edits, reader, inverted_images(config, parts, store))
     if store.unfinished() and config.effect is not None and config.matched == "run":

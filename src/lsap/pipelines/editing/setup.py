@@ -18,7 +18,7 @@ from torch import Tensor
 from lsap import checkpoints as formats
 from lsap import demo
 from lsap.checkpoints import Direction
-from lsap.config.checks import positive, present
+from lsap.config.checks import present
 from lsap.config.compose import composed, editable, searchpath
 from lsap.config.stored import adopt, choice, read_settings, stored_text
 from lsap.editing.discovery import Samples, Slope
@@ -29,6 +29,7 @@ from lsap.pipelines.build import Parts
 from lsap.pipelines.images import Chosen, chosen_images
 from lsap.pretrained import Embedder
 from lsap.runs import Store, changed_images, image_digests
+from lsap.values import COUNT, expanded
 
 SHIPPED = {"demo": Path(demo.__file__).parent / "directions"}  # directions that travel with the project, by domain
 OF_THE_RUN = ("generator", "view", "image_size", "data")  # what an edit takes over from the run that it edits
@@ -53,7 +54,7 @@ def stored_run(config: DictConfig) -> tuple[Store, DictConfig]:
     """
     if config.inversions is None:
         raise BadValue("inversions is not set: name a folder that lsap.invert wrote")
-    path = Path(str(config.inversions)).expanduser()
+    path = expanded(str(config.inversions))
     if not (path / "plan.json").is_file():
         raise MissingFile(f"inversions={path} {no_run(path, config.outputs)}")
     store = Store.read(path)
@@ -101,7 +102,8 @@ def adopt_images(config: DictConfig, stored: Mapping[str, Any], file: Path) -> N
         if config[key] is None:
             config[key] = stored_text(stored, key, file)
     if config.count is None and stored.get("count") is not None:
-        config.count = positive(f"{file}: count", stored["count"])
+        COUNT.require(f"{file}: count", stored["count"])
+        config.count = stored["count"]
 
 
 def no_run(path: Path, outputs: str) -> str:
@@ -171,7 +173,7 @@ def _direction(spec: str, config: DictConfig, parts: Parts) -> Wanted:
     """The direction that one word names."""
     file, *rest = spec.split(":")
     if Path(file).suffix in (".pt", ".npy", ".safetensors") or "/" in file:
-        return Wanted(_of_file(Path(file).expanduser(), rest, spec, parts.fingerprint))
+        return Wanted(_of_file(expanded(file), rest, spec, parts.fingerprint))
     if rest:
         raise BadValue(f"direction={spec}: only a file is followed by ':'; it ends in .safetensors, .pt or .npy")
     domain = config.domain.name

@@ -15,7 +15,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from lsap.config.checks import check_seed, positive
 from lsap.evaluation.cache import Rows
 from lsap.evaluation.ranks import Correlation
 from lsap.evaluation.tables import ResultsTable, written
@@ -38,9 +37,6 @@ def evaluate(config: DictConfig) -> Path:
         BadValue, MissingFile: runs that cannot be compared, or settings that cannot work.
         StoppedRun: the disk is full; what was measured stays.
     """
-    for name in ("matched_on", "lec_batch", "chunk", "workers", "shown"):
-        positive(name, config[name])
-    check_seed(config.seed)
     evaluator = Evaluator.of(completed(config))
     rows = {one.name: evaluator.measured(one) for one in evaluator.methods}
     results_table = evaluator.results_table(rows)

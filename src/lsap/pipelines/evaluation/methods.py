@@ -29,6 +29,7 @@ from lsap.reports.inversion_reports import title
 from lsap.runs import Batch, Plan, Store, changed_images, files_digest, image_digests, read_json
 from lsap.runs.store import stem
 from lsap.stylegan2 import StyleGenerator
+from lsap.values import expanded
 
 CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
 SUFFIXES_OF_CODES = (".safetensors", ".npy", ".npz", ".pt")
@@ -167,7 +168,7 @@ def _encoder_file(store: Store, mark: str) -> Path:
     """The file of the encoder that a run embedded with."""
     source, stored = _kept(store)
     if (given := stored_text(stored, "checkpoint", source)) is not None:
-        file = Path(given).expanduser()
+        file = expanded(given)
     else:
         run = component("run", store.plan.settings.get("run"), store.path / "plan.json")
         outputs = Path(stored_text(stored, "outputs", source) or "outputs")
@@ -193,13 +194,14 @@ def named_runs(config: DictConfig) -> list[tuple[str | None, Path]]:
         found = [(None, Path(str(path))) for path in (runs if isinstance(runs, ListConfig) else [runs] if runs else [])]
     if not found:
         raise BadValue("runs is not set: name folders, as in runs=[outputs/face/inversions/e4e/default,other/pictures]")
-    found = [(name, path.expanduser()) for name, path in found]
+    found = [(name, expanded(path)) for name, path in found]
     places = [path.resolve() for _, path in found]
     for (_, path), place in zip(found, places, strict=True):
         if places.count(place) > 1:
             raise BadValue(f"runs names {path} twice")
         if not path.is_dir():
-            raise MissingFile(f"runs: {path} {no_run(path, config.outputs)}; or name a folder of pictures")
+            commas = "; a path with a comma in it needs quotes, as in runs=['a,b']" if len(found) > 1 else ""
+            raise MissingFile(f"runs: {path} {no_run(path, config.outputs)}; or name a folder of pictures{commas}")
         if not (path / "plan.json").is_file() and runs_in(path):
             raise BadValue(f"runs: {path} {no_run(path, config.outputs)}")
     return found

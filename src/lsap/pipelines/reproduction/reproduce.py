@@ -32,6 +32,7 @@ from lsap.pipelines.reproduction.results import measured, published, results_tab
 from lsap.pipelines.reproduction.stages import written
 from lsap.pipelines.training import run as train
 from lsap.runs import manifest, write_json, write_text
+from lsap.values import expanded
 
 VERBS: Mapping[str, Callable[[DictConfig], Any]] = {"train": train, "invert": invert}
 
@@ -224,7 +225,7 @@ def experiments_dir() -> Path:
 
 def folder_of(name: str) -> Path:
     """The folder of an experiment, by name or path."""
-    own = Path(name).expanduser()
+    own = expanded(name)
     return own if len(own.parts) > 1 else experiments_dir() / name
 
 

@@ -12,6 +12,7 @@ from lsap.config.stored import read_settings, stored_value
 from lsap.data import Source
 from lsap.errors import LsapError
 from lsap.runs import RunFolder, content_digest, image_digests, unchanged_since
+from lsap.values import expanded
 
 
 def names_digest(names: Sequence[str]) -> str:
@@ -65,4 +66,4 @@ class GivenImages:
 
 
 def _resolved(path: str | Path) -> str:
-    return os.path.realpath(Path(path).expanduser())
+    return os.path.realpath(expanded(path))
