@@ -41,7 +41,7 @@ COMMANDS = {path.stem for path in config_dir().glob("*.yaml")}
 # The front door of each package: names that notebooks and YAML files rely on.
 PUBLIC = {
     "lsap.alignment": "NSCD NormalizedStyleSpace normalize nscd style_layers",
-    "lsap.stylegan2": "Discriminator Generator StyledLayer View freeze",
+    "lsap.stylegan2": "Discriminator Generator StyleGenerator StyledLayer View freeze",
     "lsap.checkpoints": "fingerprint load_arcface load_bisenet load_curricularface load_generator load_lpips load_moco "
     "read_codes read_direction read_encoder read_state save_generator save_rosinality",
     "lsap.pretrained": "ArcFace IRSE50 LPIPS MoCo TrunkDistance",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,25 @@ def test_an_unknown_renderer_is_refused_by_name(inversion: Inversion, generator:
     card = inversion.card() | {"renderer": '{"key": "os.system", "settings": {"command": "true"}}'}
     with pytest.raises(BadValue, match=r"no renderer 'os.system' here; accepted: .*own_noise"):
         restored(inversion.tensors(), card, generator)
+
+
+def test_the_module_of_an_unknown_renderer_is_shown_and_never_imported(
+    inversion: Inversion, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_drawers.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    described = {"key": "mine", "settings": {}, "module": "my_drawers"}
+    card = inversion.card() | {"renderer": json.dumps(described)}
+    with pytest.raises(BadValue, match=r"no renderer 'mine' here; .*add imports=\[my_drawers\]"):
+        restored(inversion.tensors(), card, generator)
+    for odd in ("my_drawers]\nrm -rf", "os;system", "../evil", 5, ["os"], "__main__", "a" * 100):
+        card = inversion.card() | {"renderer": json.dumps(described | {"module": odd})}
+        with pytest.raises(BadValue, match=r"imports=\[…\]"):
+            restored(inversion.tensors(), card, generator)
+
+
+def test_the_module_of_lsaps_own_renderers_is_not_stored(inversion: Inversion) -> None:
+    assert json.loads(inversion.card()["renderer"]) == {"key": "own_noise", "settings": {}}
 
 
 def test_settings_that_a_renderer_does_not_take_are_refused(generator: Generator) -> None:

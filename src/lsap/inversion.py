@@ -5,12 +5,14 @@ them knows which method came before. Refinements change how codes are drawn, ima
 features of its own), so the record carries per-image tensors and a renderer that reads them.
 
 A renderer is stateless and goes into files as a key of the registry below and plain settings: reading a file never
-imports or calls what the file names.
+imports or calls what the file names. Of a renderer of the user's own the file also holds the name of the module that
+registered it, which is only shown to the user.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -21,11 +23,12 @@ from torch import Tensor
 from lsap.errors import BadValue, nearest
 
 if TYPE_CHECKING:
-    from lsap.stylegan2 import Generator
+    from lsap.stylegan2 import StyleGenerator
 
 FORMAT = "lsap.inversion/1"
 Watch = Callable[[float, Mapping[str, float]], None]  # what a stage calls while it works: see `Embedding`, `Refinement`
 SHOWN = 3  # names that a line shows
+MODULE = re.compile(r"(?!__main__$)[A-Za-z_]\w{0,60}(\.[A-Za-z_]\w{0,60}){0,7}", re.ASCII)  # one that can be imported
 STATE = "state/"  # what the names of per-image tensors begin with in a file
 
 
@@ -38,7 +41,7 @@ class Renderer(Protocol):
     """
 
     key: str
-    generator: Generator
+    generator: StyleGenerator
 
     @property
     def settings(self) -> Mapping[str, Any]: ...
@@ -64,13 +67,23 @@ def registered(key: str) -> Callable[[Class], Class]:
     return enter
 
 
-def renderer(key: str, settings: Mapping[str, Any], generator: Generator) -> Renderer:
+def renderer(key: str, settings: Mapping[str, Any], generator: StyleGenerator, module: object = None) -> Renderer:
     """The renderer that a file names.
+
+    Args:
+        key, settings: as in the file.
+        generator: what it draws with.
+        module: what the file says of the module that registered it; shown where the key is unknown, never imported.
 
     Raises:
         BadValue: a key that is not registered, or settings that its class does not take.
     """
     if key not in RENDERERS:
+        if isinstance(module, str) and MODULE.fullmatch(module):
+            raise BadValue(
+                f"there is no renderer {key!r} here; the module {module} registered it when the file was written. If "
+                f"that module is yours, add imports=[{module}]; in Python, import it first"
+            )
         raise BadValue(
             f"there is no renderer {key!r} here; {nearest(key, RENDERERS)}. If it is of a method of your own, name "
             "the module that registers it: imports=[…]; else the file is of a newer lsap"
@@ -81,6 +94,13 @@ def renderer(key: str, settings: Mapping[str, Any], generator: Generator) -> Ren
         raise BadValue(f"renderer {key!r} does not take the settings {sorted(settings)}: {error}") from error
 
 
+def described(renderer: Renderer) -> dict[str, Any]:
+    """What files hold of a renderer: its key, its settings and, unless it is one of lsap's, the name of its module."""
+    module = type(renderer).__module__
+    own = {} if module.partition(".")[0] == __package__ or not MODULE.fullmatch(module) else {"module": module}
+    return {"key": renderer.key, "settings": dict(renderer.settings), **own}
+
+
 @registered("generator")
 class FixedNoise:
     """The generator as it is, with its fixed noise maps; needs no state."""
@@ -88,7 +108,7 @@ class FixedNoise:
     key: str
     settings: Mapping[str, Any] = {}
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: StyleGenerator) -> None:
         self.generator = generator
 
     def __call__(self, codes: Tensor, state: Mapping[str, Tensor]) -> Tensor:
@@ -102,7 +122,7 @@ class OwnNoise:
     key: str
     settings: Mapping[str, Any] = {}
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: StyleGenerator) -> None:
         self.generator = generator
         self.layers = [layer.name for layer in generator.layers if layer.demodulates]
 
@@ -226,7 +246,7 @@ class Inversion:
             "format": FORMAT,
             "names": json.dumps(self.names, ensure_ascii=False),
             "generator": self.generator,
-            "renderer": json.dumps({"key": self.renderer.key, "settings": dict(self.renderer.settings)}),
+            "renderer": json.dumps(described(self.renderer)),
             "history": json.dumps(self.history),
         }
 
@@ -286,7 +306,7 @@ def cat(parts: Sequence[Inversion]) -> Inversion:
     return replace(first, names=names, codes=torch.cat([part.codes for part in parts]), state=state)
 
 
-def restored(tensors: Mapping[str, Tensor], card: Mapping[str, str], generator: Generator) -> Inversion:
+def restored(tensors: Mapping[str, Tensor], card: Mapping[str, str], generator: StyleGenerator) -> Inversion:
     """An inversion from what its file holds.
 
     Args:
@@ -300,11 +320,11 @@ def restored(tensors: Mapping[str, Tensor], card: Mapping[str, str], generator: 
         if card["format"] != FORMAT:
             raise ValueError(f"format {card['format']!r}")
         names = tuple(str(name) for name in json.loads(card["names"]))
-        described = json.loads(card["renderer"])
-        key, settings = str(described["key"]), dict(described["settings"])
+        stored = json.loads(card["renderer"])
+        key, settings, module = str(stored["key"]), dict(stored["settings"]), stored.get("module")
         history = tuple(str(stage) for stage in json.loads(card["history"]))
         codes, owner = tensors["codes"], card["generator"]
     except (KeyError, TypeError, ValueError) as error:
         raise BadValue(f"this is no stored inversion ({error!r}); expected what lsap.invert writes") from error
     state = {name.removeprefix(STATE): tensor for name, tensor in tensors.items() if name.startswith(STATE)}
-    return Inversion(names, codes, owner, renderer(key, settings, generator), state, history)
+    return Inversion(names, codes, owner, renderer(key, settings, generator, module), state, history)

@@ -117,7 +117,7 @@ def test_styles_carry_gradients_to_codes(generator: Generator) -> None:
 
 def test_bad_settings_are_refused(generator: Generator) -> None:
     for samples in (0, "many", True):
-        with pytest.raises(BadValue, match=f"space.samples={samples}: samples is a whole number of at least 1"):
+        with pytest.raises(BadValue, match=f"space.samples={samples}: expected a whole number of at least 1"):
             NormalizedStyleSpace(generator, samples=samples)  # type: ignore[arg-type]
 
 

@@ -15,6 +15,7 @@ from comparison import assert_published
 from golden import fill
 from layouts import ROWS, prefixed, published, pyramid, sixteen_pixels
 from lsap.checkpoints import fingerprint, load_generator, read_encoder, rosinality, write_state
+from lsap.checkpoints.encoders import encoder_card
 from lsap.checkpoints.lineages import holding
 from lsap.embedding import encoders
 from lsap.errors import BadValue
@@ -168,6 +169,34 @@ def test_a_run_of_ours_is_read_by_its_card(generator: Generator, tmp_path: Path)
     assert equal(found.loadable(), state | {"latent_avg": torch.ones(2, 8)})
 
 
+def test_an_encoder_of_ones_own_is_read_without_guessing(tmp_path: Path) -> None:
+    """Kind and rows stand in the card; neither names of tensors nor a list of kinds count."""
+    state = {"residue.weight": torch.randn(16, 3), "latent_avg": torch.ones(2, 8)}
+    card = {"embedding": "mine", **encoder_card("mean colour", 2)}
+    found = read_encoder(write_state(tmp_path / "e.safetensors", state, card), kind="mean colour")
+    assert (found.kind, found.n_latent, found.extra) == ("mean colour", 2, {})
+    assert equal(found.loadable(), state)
+    with pytest.raises(BadValue, match=r"holds the encoder 'mean colour' \(mine\), but 'e4e' was asked for"):
+        read_encoder(tmp_path / "e.safetensors", kind="e4e")
+    del card["rows"]  # as version 0.1 wrote it
+    assert read_encoder(write_state(tmp_path / "old.safetensors", state, card), kind="mean colour").n_latent == 2
+
+
+@pytest.mark.parametrize("rows", ["two", "-1", "0", "99999999999", "2\n"])
+def test_rows_that_are_no_number_are_refused(tmp_path: Path, rows: str) -> None:
+    card = {"embedding": "mine", "encoder": "os.system", "rows": rows}
+    path = write_state(tmp_path / "e.safetensors", {"latent_avg": torch.ones(2, 8)}, card)
+    with pytest.raises(BadValue, match="which is no number of rows"):
+        read_encoder(path)
+
+
+def test_rows_that_contradict_the_mean_latent_are_refused(tmp_path: Path) -> None:
+    card = {"embedding": "mine", **encoder_card("mean colour", 3)}
+    path = write_state(tmp_path / "e.safetensors", {"latent_avg": torch.ones(2, 8)}, card)
+    with pytest.raises(BadValue, match="latent_avg has 2 rows, its encoder answers 3"):
+        read_encoder(path)
+
+
 # --- what does not fit is refused
 
 
@@ -192,7 +221,7 @@ def test_a_run_of_ours_is_read_by_its_card(generator: Generator, tmp_path: Path)
             r"name the encoder 'Encoder4Edit', which lsap does not read; it reads",
         ),
         ({"encoder_type": "ProgressiveBackboneEncoder"}, {}, r"but its tensors are those of psp or e4e"),
-        ({}, {"kind": "e4f"}, r"there is no encoder 'e4f'; did you mean 'e4e'"),
+        ({}, {"kind": "e4f"}, r"there is no published encoder 'e4f'; did you mean 'e4e'"),
     ],
 )
 def test_options_are_checked_against_tensors_and_question(

@@ -217,11 +217,12 @@ def test_no_target_is_read_from_an_output_folder() -> None:
     """YAML is read by Hydra, from our own conf/ and the user's --config-dir.
 
     A run's `config.yaml` is read by `config.stored` alone, which takes values and no classes: `test_hostile_runs`.
+    `config.groups` reads our own conf/, for keys alone.
     The stages of an experiment, which the user names, are verbs of a fixed list. Modules are imported by name for
     `imports=` alone, which a command line or the user's --config-dir says, before any stored file is read.
     """
     package = Path(lsap.__file__).parent
-    readers = {"config/stored.py", "pipelines/reproduction/stages.py"}
+    readers = {"config/stored.py", "config/groups.py", "pipelines/reproduction/stages.py"}
     unsafe = {"pickle.loads", "cloudpickle", "dill", "joblib", "importlib", "shelve", "marshal"}
     for path in package.rglob("*.py"):
         file = path.relative_to(package).as_posix()

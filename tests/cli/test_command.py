@@ -12,9 +12,10 @@ import torch
 from commands import Command, Outcome
 from lsap import checkpoints as formats
 from lsap.cli.arguments import left_to_members
-from lsap.cli.help import choices, examples
+from lsap.cli.help import examples
 from lsap.cli.messages import fetching
 from lsap.config.compose import composed, config_dir
+from lsap.config.groups import groups
 from lsap.stylegan2 import Generator
 
 Photographs = Callable[..., Path]
@@ -184,8 +185,8 @@ def test_examples_of_the_help_compose() -> None:
 
 
 def test_choices_of_the_help_are_the_groups_of_the_command() -> None:
-    assert set(choices("invert")) == {"embedding", "domain", "refinement", "trainer", "preset", "logger"}
-    assert choices("nscd") == {}
+    assert set(groups("invert")) == {"embedding", "domain", "refinement", "trainer", "preset", "logger"}
+    assert groups("nscd") == {}
 
 
 def test_the_version_is_that_of_lsap(command: Command) -> None:

@@ -98,7 +98,7 @@ def test_without_validation_images_there_is_no_loader() -> None:
     ],
 )
 def test_counts_that_cannot_work_are_refused_by_name(setting: str, value: Any) -> None:
-    with pytest.raises(BadValue, match=rf"{setting}={value}: must be a whole number of at least [01]"):
+    with pytest.raises(BadValue, match=rf"{setting}={value}: expected a whole number of at least [01]"):
         module(Counted(20), **{setting: value})
 
 

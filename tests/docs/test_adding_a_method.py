@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import lsap
 from commands import Command, Outcome
 from lsap.checkpoints import fingerprint, read_direction
 from lsap.demo.weights import load_generator
@@ -23,11 +24,13 @@ from lsap.inversion import RENDERERS
 from lsap.pipelines.editing.setup import SHIPPED
 from lsap.runs import Store
 from pages import ROOT
+from small_runs import TINY
 
 PAGE = ROOT / "docs" / "adding-a-method.md"
-MODULES = ("colour_match", "median_gap", "three_styles")
-SHORTER = {"count=8": "count=3", "steps=100": "steps=3", "samples=512": "samples=200"}
+MODULES = ("colour_match", "luminance", "mean_colour", "median_gap", "three_styles")
+SHORTER = {"count=8": "count=3", "steps=100": "steps=3", "samples=512": "samples=200", "max_steps=1000": "max_steps=3"}
 QUICK = {
+    "train": TINY,
     "invert": ["space.samples=64", "images_per_batch=3", "trainer.accelerator=cpu", "trainer.devices=1"],
     "discover": ["space.samples=64", "measured_on=8", "shown=1", "accelerator=cpu"],
     "edit": ["accelerator=cpu"],
@@ -85,7 +88,10 @@ def pixels(path: Path) -> NDArray[np.int16]:
 def test_the_page_shows_the_files_that_it_speaks_of() -> None:
     shown = {match for block in (*page("python"), *page("yaml")) for match in re.findall(r"^# (\S+)$", block, re.M)}
     assert {f"{name}.py" for name in MODULES} <= shown
-    assert {"mine/refinement/colour.yaml", "mine/embedding/three_styles.yaml", "mine/finder/median_gap.yaml"} <= shown
+    assert {
+        "mine/refinement/colour.yaml", "mine/embedding/three_styles.yaml", "mine/embedding/mean_colour.yaml",
+        "mine/finder/median_gap.yaml",
+    } <= shown  # fmt: skip
 
 
 def test_a_refinement_is_one_class_and_one_yaml(written: Path, command: Command) -> None:
@@ -103,7 +109,8 @@ def test_a_refinement_is_one_class_and_one_yaml(written: Path, command: Command)
     refused = command("edit", *(word for word in edited if not word.startswith("imports=")))
     assert refused.code == 2
     assert "no renderer 'colour'" in refused.err
-    assert "imports=" in refused.err
+    assert "add imports=[colour_match]" in refused.err
+    assert "colour_match" not in sys.modules, "only shown, not imported"
 
     done(command("edit", *edited))
     (edits,) = (written / "outputs/demo/edits").glob("*/*/images/smile")
@@ -131,6 +138,22 @@ def test_an_embedding_is_one_class_and_one_yaml(written: Path, command: Command)
     _, codes = Store.read(folder).codes()
     assert [len(rows.unique(dim=0)) for rows in codes] == [3] * len(codes)
     assert not torch.equal(codes[0], codes[1])
+
+
+def test_an_encoder_and_a_loss_are_two_classes_and_one_yaml(written: Path, command: Command) -> None:
+    done(command("train", *documented("train", "mean_colour")))
+    (run,) = (written / "outputs/demo/mean_colour").iterdir()
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        *_, row = (row for row in csv.DictReader(file) if row["val/image_loss"])
+    image_loss = sum(float(row[f"val/{name}"]) for name in ("l2", "lpips", "id", "luminance"))
+    assert float(row["val/image_loss"]) == pytest.approx(image_loss, rel=1e-5)
+    forget()
+    tiny = [word for word in TINY if not word.startswith(("max_steps=", "data.tests."))]
+    done(command("invert", *documented("invert", "mean_colour"), *tiny))
+    names, codes = Store.read(written / "by_colour").codes()
+    assert codes.shape[:2] == (len(names), 10) == (3, 10)
+    inverter = lsap.load(run, f"hydra.searchpath=[file://{written / 'mine'}]")
+    assert inverter.embedding == "mean_colour"
 
 
 def test_a_way_of_finding_directions_is_one_class_and_one_yaml(written: Path, command: Command) -> None:

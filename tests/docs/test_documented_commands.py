@@ -43,6 +43,8 @@ ELSEWHERE = {
     r"(invert .*refinement=colour|edit imports=\[colour_match\] .*direction=smile) ": "docs/test_adding_a_method.py::"
     "test_a_refinement_is_one_class_and_one_yaml",
     r"invert .*embedding=three_styles ": "docs/test_adding_a_method.py::test_an_embedding_is_one_class_and_one_yaml",
+    r"(train|invert) .*embedding=mean_colour ": "docs/test_adding_a_method.py::"
+    "test_an_encoder_and_a_loss_are_two_classes_and_one_yaml",
     r"(discover .*=median_gap|edit .*direction=gaps/smile.safetensors) ": "docs/test_adding_a_method.py::"
     "test_a_way_of_finding_directions_is_one_class_and_one_yaml",
 }

@@ -214,7 +214,7 @@ def test_half_precision_around_it_does_not_reach_it() -> None:
     ("setting", "value", "accepted"),
     [
         ("lr", 0.0, "a number above 0"),
-        ("r1", -1.0, "a number from 0 upwards"),
+        ("r1", -1.0, "a number of at least 0"),
         ("r1_every", 0, "a whole number of at least 1"),
         ("pool", 0, "a whole number of at least 1"),
         ("pool", 1.5, "a whole number of at least 1"),

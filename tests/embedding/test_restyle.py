@@ -169,7 +169,7 @@ def test_rows_beyond_the_stage_move_together(generator: Generator, encoder: Smal
 def test_a_number_of_passes_that_is_none_is_refused(
     generator: Generator, encoder: SmallIterativeEncoder, iterations: Any
 ) -> None:
-    with pytest.raises(BadValue, match=rf"iterations={iterations}: .*a whole number of at least 1"):
+    with pytest.raises(BadValue, match=rf"iterations={iterations}: expected a whole number of at least 1"):
         Iterated(encoder, generator, View(32), iterations=iterations)
 
 
@@ -296,12 +296,12 @@ def test_a_published_checkpoint_loads_mean_latent_included(tmp_path: Path) -> No
     with torch.device("meta"):
         ours: RowEncoder = IterativeResNetEncoder(8, style_dim=16)
     ours.to_empty(device="cpu")
-    start_from(ours, str(tmp_path / "restyle.pt"), 32)
+    start_from(ours, str(tmp_path / "restyle.pt"))
     found = ours.state_dict()
     assert torch.equal(found.pop("latent_avg"), mean), "passes start there whatever the options say"
     assert all(torch.equal(tensor, published.state_dict()[name]) for name, tensor in found.items())
     with pytest.raises(BadValue, match=r"holds the encoder 'restyle_e4e' \(ResNetProgressiveBackboneEncoder\)"):
-        start_from(SmallLikePSP(), str(tmp_path / "restyle.pt"), 32)
+        start_from(SmallLikePSP(), str(tmp_path / "restyle.pt"))
 
 
 class SmallLikePSP(SmallIterativeEncoder):

@@ -197,7 +197,7 @@ def test_a_term_of_weight_zero_is_dropped() -> None:
 
 @pytest.mark.parametrize("weight", [-0.5, math.nan, math.inf])
 def test_a_weight_that_is_negative_or_no_number_is_refused(weight: float) -> None:
-    with pytest.raises(BadValue, match=rf"lambda_l2={weight}: a weight is a number from 0 upwards"):
+    with pytest.raises(BadValue, match=rf"lambda_l2={weight}: expected a number of at least 0"):
         Objective({"l2": (weight, L2())})
 
 

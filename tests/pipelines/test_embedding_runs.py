@@ -293,12 +293,12 @@ def test_a_published_checkpoint_is_a_start_mean_latent_included(tmp_path: Path) 
     with torch.device("meta"):
         ours, other = PSPEncoder(8, style_dim=16), PyramidEncoder(8, style_dim=16)
     ours.to_empty(device="cpu")
-    start_from(ours, str(tmp_path / "psp.pt"), 32)
+    start_from(ours, str(tmp_path / "psp.pt"))
     found = ours.state_dict()
     assert torch.equal(found.pop("latent_avg"), torch.full((8, 16), 3.0))
     assert all(torch.equal(tensor, published.state_dict()[name]) for name, tensor in found.items())
     with pytest.raises(BadValue, match=r"init=.*psp\.pt: holds the encoder 'psp' \(GradualStyleEncoder\)"):
-        start_from(other, str(tmp_path / "psp.pt"), 32)
+        start_from(other, str(tmp_path / "psp.pt"))
 
 
 # ---- the demo domain

@@ -355,9 +355,9 @@ def test_held_out_images_are_always_judged_alike(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"share": 1.5}, r"refinement\.training\.share=1\.5: a number from 0 to 1"),
-        ({"distortion": -1}, r"refinement\.training\.distortion=-1: a number from 0 to 1"),
-        ({"lambda_residual": -1}, r"refinement\.training\.lambda_residual=-1: a number from 0 upwards"),
+        ({"share": 1.5}, r"refinement\.training\.share=1\.5: expected a number from 0 to 1"),
+        ({"distortion": -1}, r"refinement\.training\.distortion=-1: expected a number from 0 to 1"),
+        ({"lambda_residual": -1}, r"refinement\.training\.lambda_residual=-1: expected a number of at least 0"),
         ({"lambda_id": 0.1}, "there is no judge of it; set it to 0"),
         ({"distance": None}, "LPIPS has a weight here"),
     ],

@@ -274,13 +274,13 @@ def test_small_weights_are_kept_whole(generator: Generator) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "refinement.steps=0: a whole number"),
-        ({"at_once": 0}, "refinement.at_once=0: a whole number"),
-        ({"lr": 0}, "refinement.lr=0: a number above 0"),
-        ({"lambda_l2": -1}, "lambda_l2=-1: a weight is a number from 0 upwards"),
+        ({"steps": 0}, "refinement.steps=0: expected a whole number"),
+        ({"at_once": 0}, "refinement.at_once=0: expected a whole number"),
+        ({"lr": 0}, "refinement.lr=0: expected a number above 0"),
+        ({"lambda_l2": -1}, "lambda_l2=-1: expected a number of at least 0"),
         ({"lambda_l2": 0, "lambda_lpips": 0}, "nothing would be tuned towards"),
         ({"lambda_lpips": 0, "stop_at": 0.06}, "refinement.stop_at=0.06 looks at LPIPS"),
-        ({"rank": 0}, "refinement.rank=0: a whole number"),
+        ({"rank": 0}, "refinement.rank=0: expected a whole number"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message: str, make: Make) -> None:
@@ -289,7 +289,7 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], message
 
 
 def test_locality_that_cannot_work_is_refused() -> None:
-    with pytest.raises(BadValue, match=r"refinement\.locality\.alpha=0: a number above 0"):
+    with pytest.raises(BadValue, match=r"refinement\.locality\.alpha=0: expected a number above 0"):
         Locality(alpha=0)
 
 

@@ -399,8 +399,8 @@ def test_likely_codes_are_cheaper_than_unlikely_ones(generator: Generator) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "refinement.steps=0: a whole number"),
-        ({"tau": 0}, "refinement.tau=0: a number above 0"),
+        ({"steps": 0}, "refinement.steps=0: expected a whole number"),
+        ({"tau": 0}, "refinement.tau=0: expected a number above 0"),
         ({"lambda_features": -1}, "refinement.lambda_features=-1: a weight"),
         ({"lambda_l2": -1}, "lambda_l2=-1: a weight"),
         (

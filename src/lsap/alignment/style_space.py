@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from lsap.checkpoints import fingerprint, read_card, read_state, write_state
 from lsap.errors import BadValue, LsapError
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
+from lsap.values import COUNT, require
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def normalize(styles: Mapping[str, Tensor] | Sequence[Tensor]) -> dict[str, Tens
     return [F.normalize(style, dim=1) for style in styles]
 
 
-def style_layers(generator: Generator, which: Layers = "published") -> tuple[str, ...]:
+def style_layers(generator: StyleGenerator, which: Layers = "published") -> tuple[str, ...]:
     """The layers that span the style space, in order.
 
     Args:
@@ -53,8 +54,8 @@ def style_layers(generator: Generator, which: Layers = "published") -> tuple[str
     """
     if which not in ("published", "convolutions"):
         raise BadValue(f"layers={which!r}; accepted: 'published', 'convolutions'")
-    convolutions = tuple(layer.name for layer in generator.layers if layer.demodulates)
-    return convolutions if which == "convolutions" else (*convolutions, generator.layers[-1].name)
+    last = None if which == "convolutions" else generator.layers[-1]
+    return tuple(layer.name for layer in generator.layers if layer.demodulates or layer is last)
 
 
 class NormalizedStyleSpace:
@@ -79,7 +80,7 @@ class NormalizedStyleSpace:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         *,
         samples: int = 50_000,
         seed: int = 0,
@@ -87,9 +88,7 @@ class NormalizedStyleSpace:
         chunk: int = 512,
         cache: str | Path | None = None,
     ) -> None:
-        for name, count in (("samples", samples), ("chunk", chunk)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise BadValue(f"space.{name}={count}: {name} is a whole number of at least 1")
+        require(COUNT, {"samples": samples, "chunk": chunk}, "space.")
         self.generator = generator
         self.names = style_layers(generator, layers)
         self.samples, self.seed, self.layers = samples, seed, layers

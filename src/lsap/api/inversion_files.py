@@ -14,7 +14,7 @@ from lsap.checkpoints import Codes, code_files, read_codes, write_codes
 from lsap.evaluation.rows import seven_digits
 from lsap.inversion import FixedNoise, Inversion, cat
 from lsap.runs import Store
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 from lsap.values import expanded
 
 
@@ -58,7 +58,7 @@ def write(
     return store.path
 
 
-def read(path: str | Path, generator: Generator, fingerprint: str, codes_in: str | None = None) -> Inversion:
+def read(path: str | Path, generator: StyleGenerator, fingerprint: str, codes_in: str | None = None) -> Inversion:
     """An inversion of a folder, or codes of a file or of a file per image, drawn by the generator as it is.
 
     Raises:

@@ -30,7 +30,7 @@ from lsap.checkpoints import Direction
 from lsap.cli.messages import explain
 from lsap.config.checks import FOR_VERBS, NONE, optimises
 from lsap.config.checks import check_inversion as check
-from lsap.config.compose import composed, config_dir, editable, plain, searchpath
+from lsap.config.compose import choices, composed, editable, plain, searching, searchpath
 from lsap.editing.effects import Reader, beyond
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError, nearest
@@ -82,6 +82,7 @@ class Inverter:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = editable(config)
+        self._folders = searchpath()  # of the user's own YAML, for all that is composed later
         if self.config.images is None:
             self.config.images = LATER
         check(self.config)
@@ -222,7 +223,8 @@ class Inverter:
         check(config)
         parts = Parts(config, self._parts.device)
         parts.generator = self._parts.generator
-        module = parts.refinement()
+        with searching(self._folders):
+            module = parts.refinement()
 
         def work(first: int, end: int) -> Embedded:
             part = inversion.select(range(first, end))
@@ -237,12 +239,15 @@ class Inverter:
     def refinements(self) -> list[str]:
         """Names that `refine` can use now: those whose network and judge are at hand."""
         there = []
-        for name in sorted(path.stem for path in (config_dir() / "refinement").glob("*.yaml")):
+        with searching(self._folders):
+            names = choices("refinement")
+        for name in names:
             config = self._refined(name, {})
             try:
                 check(config)
-                if "training" in config.refinement:
-                    assert Parts(config, self._parts.device).network_file
+                with searching(self._folders):
+                    if "training" in config.refinement:
+                        assert Parts(config, self._parts.device).network_file
             except (LsapError, OmegaConfBaseException):  # the latter: a network over an encoder, and there is none
                 continue
             there.append(name)
@@ -271,7 +276,8 @@ class Inverter:
         if str(name) not in self._known:
             config = self._editing.copy()
             config.direction = str(name)
-            (wanted,) = editors.directions(config, self._parts)
+            with searching(self._folders):
+                (wanted,) = editors.directions(config, self._parts)
             self._known[str(name)] = wanted.direction
         return self._known[str(name)]
 
@@ -423,7 +429,7 @@ class Inverter:
     @cached_property
     def _editing(self) -> DictConfig:
         """The configuration of `lsap.edit` for this domain and generator."""
-        config = composed("edit", [f"domain={self.domain}"], searchpath())
+        config = composed("edit", [f"domain={self.domain}"], self._folders)
         for key in SHARED:
             config[key] = self.config[key]
         for part in editors.OF_THE_RUN:
@@ -445,9 +451,9 @@ class Inverter:
         """The configuration with a refinement and its options."""
         config = editable(self.config)
         if config.refinement.name != name:
-            choices = [f"domain={self.domain}", f"embedding={self.embedding}", f"refinement={name}"]
-            with open_dict(config):
-                config.refinement = configured(choices).refinement
+            chosen = [f"domain={self.domain}", f"embedding={self.embedding}", f"refinement={name}"]
+            with open_dict(config), searching(self._folders):
+                config.refinement = configured(chosen).refinement
         accepted = [str(key) for key in config.refinement if key not in FOR_VERBS or key == "checkpoint"]
         for key, value in options.items():
             if key not in accepted:

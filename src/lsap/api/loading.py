@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from lsap.api.inverter import Inverter, configured
 from lsap.checkpoints import read_card, read_encoder
-from lsap.config.compose import config_dir
+from lsap.config.compose import choices, named_folders, searching, searchpath
 from lsap.config.paths import quoted
 from lsap.config.stored import NOT_OF_AN_ENCODER, adopt, choice, read_settings
 from lsap.embedding import RowEncoder
@@ -40,7 +40,8 @@ def load(
         source: a domain by its name (demo, face, car, church, wild); or an encoder: the folder of a training, its
             `encoder.safetensors`, or a published checkpoint of pSp, e4e, ReStyle-e4e, HFGI or LSAP. The decoder in a
             published checkpoint is the generator, unless `generator.checkpoint=` names another.
-        settings: as typed on the command line of `python -m lsap.invert`: "lambda_nscd=0", "space.samples=500".
+        settings: as typed on the command line of `python -m lsap.invert`: "lambda_nscd=0", "space.samples=500"; in
+            place of --config-dir "hydra.searchpath=[file:///FOLDER]".
         named: the same for settings without dots, as in `steps=300`: numbers, texts, paths, None, or lists of them.
         domain: what an encoder's images show, where its file does not say so: published ones don't.
         embedding: how images become codes, a name of `conf/embedding`; None: as told above, or what the file holds.
@@ -59,17 +60,24 @@ def load(
             f"load(…, {wrong[0]!r}): a setting is text with '=', as in load('demo', 'steps=300') or steps=300"
         )
     settings = (*settings, *(f"{key}={typed(key, value)}" for key, value in named.items()))
+    others, folders = named_folders(settings)
+    with searching([*folders, *searchpath()]):
+        return Inverter(_config(source, others, domain, embedding))
+
+
+def _config(source: str | Path, settings: Sequence[str], domain: str | None, embedding: str | None) -> DictConfig:
+    """The configuration of a domain or of an encoder's file."""
     path = expanded(source)
     if str(source) in domains():
         if domain not in (None, source):
             raise BadValue(f"load({str(source)!r}, domain={domain!r}): two domains; give one of both")
-        return Inverter(_of_domain(str(source), settings, embedding))
+        return _of_domain(str(source), settings, embedding)
     if path.is_dir():
         path /= FILE
     if not path.is_file():
         told = nearest(str(source), domains())
         raise MissingFile(f"load({str(source)!r}): there is no such file, and no such domain; {told}")
-    return Inverter(_of_encoder(path, settings, domain, embedding))
+    return _of_encoder(path, settings, domain, embedding)
 
 
 def typed(key: str, value: object) -> str:
@@ -94,7 +102,7 @@ def typed(key: str, value: object) -> str:
 
 def domains() -> list[str]:
     """The domains that `load` knows by name."""
-    return sorted(path.stem for path in (config_dir() / "domain").glob("*.yaml"))
+    return choices("domain")
 
 
 def _of_domain(domain: str, settings: Sequence[str], embedding: str | None) -> DictConfig:

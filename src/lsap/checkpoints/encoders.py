@@ -26,6 +26,7 @@ from lsap.checkpoints.foreign import known_network
 from lsap.checkpoints.pickles import Record
 from lsap.checkpoints.states import check_finite, read_card, read_state
 from lsap.errors import BadValue, nearest
+from lsap.stylegan2 import latent_rows
 
 KIND = "lsap encoder"
 OF_A_TRAINING = (
@@ -58,7 +59,8 @@ SAME = {"lsap_e": "e4e"}  # kinds that are one network under two names
 class PublishedEncoder:
     """An encoder of a file.
 
-    kind: "psp", "e4e" (LSAP's own too: one network), "w", "restyle_psp" or "restyle_e4e".
+    kind: "psp", "e4e" (LSAP's own too: one network), "w", "restyle_psp" or "restyle_e4e"; of an encoder of the user's
+        own whatever its class is called by. It is compared with the kind of a class and names nothing to import.
     state: its tensors, by the names that the published network and `PyramidEncoder` give them.
     latent_avg: [C] or [L, C], what is added to the codes; None where the file has none.
     opts: the options of its training, plain values.
@@ -66,6 +68,7 @@ class PublishedEncoder:
     extra: tensors of further networks in the file, by their full names (HFGI's).
     generator: fingerprint of its generator, where the file says it.
     embedding: what its training was called, where the file says it.
+    rows: rows of W+ that it answers, where the file says it.
     """
 
     kind: str
@@ -76,10 +79,13 @@ class PublishedEncoder:
     extra: dict[str, Tensor] = field(default_factory=dict)
     generator: str | None = None
     embedding: str | None = None
+    rows: int | None = None
 
     @property
     def n_latent(self) -> int:
-        """Rows of W+ that it answers; 1 for a single code."""
+        """Rows of W+ that it answers; where the file does not say it, the number of its heads, or 1 if it has none."""
+        if self.rows is not None:
+            return self.rows
         heads = {found[1] for name in self.state if (found := re.match(r"(?:styles|heads)\.(\d+)\.", name))}
         return len(heads) or 1
 
@@ -104,18 +110,20 @@ def read_encoder(path: str | Path, *, kind: str | None = None, size: int | None 
 
     Args:
         path: the file.
-        kind: the encoder that is wanted; needed only where a file does not say what it holds, else checked against it.
+        kind: the encoder that is wanted, one of `KINDS` for published files; needed only where a file does not say what
+            it holds, else checked against it.
         size: pixels of the generator whose codes are wanted; checked against rows and options.
 
     Raises:
         MissingFile: there is no such file.
         BadValue: no encoder, another one than was asked for, or options that contradict the tensors.
     """
-    if kind is not None and kind not in (*KINDS, *SAME):
-        raise BadValue(f"there is no encoder {kind!r}; {nearest(kind, (*KINDS, *SAME))}")
     content, card = read_state(path), read_card(path)
+    own = "embedding" in card or card.get("kind") == KIND
+    if not own and kind is not None and kind not in (*KINDS, *SAME):
+        raise BadValue(f"{path}: there is no published encoder {kind!r}; {nearest(kind, (*KINDS, *SAME))}")
     try:
-        found = _own(content, card) if "embedding" in card or card.get("kind") == KIND else _published(content, kind)
+        found = _own(content, card) if own else _published(content, kind)
         _check(found, None if kind is None else SAME.get(kind, kind), size)
         check_finite("its encoder", found.state)
     except BadValue as error:
@@ -185,18 +193,35 @@ def _published(content: Mapping[str, Any], kind: str | None) -> PublishedEncoder
 
 
 def _own(content: Mapping[str, Any], card: Mapping[str, str]) -> PublishedEncoder:
-    """What a run of lsap or `lsap.convert` wrote."""
+    """What a run of lsap or `lsap.convert` wrote; only the latter keeps further networks beside the encoder."""
     tensors = dict(content)
     mean = tensors.pop("latent_avg", None)
-    extra = {name: tensors.pop(name) for name in list(tensors) if name.startswith(EXTRA)}
+    converted = card.get("kind") == KIND
+    extra = {name: tensors.pop(name) for name in list(tensors) if converted and name.startswith(EXTRA)}
     kind = card.get("encoder") or card.get("embedding", "")
     try:
         opts = _options(json.loads(card.get("opts", "{}")))
     except ValueError as error:
         raise BadValue(f"its options cannot be read ({error}); convert or train it again") from error
+    rows = _rows(card)
+    if rows is None and not converted and mean is not None and mean.ndim == 2:
+        rows = len(mean)  # version 0.1 recorded no rows; the mean latent of a trained encoder has all of them
     return PublishedEncoder(
-        SAME.get(kind, kind), tensors, mean, opts, None, extra, card.get("generator"), card.get("embedding")
+        SAME.get(kind, kind), tensors, mean, opts, None, extra, card.get("generator"), card.get("embedding"), rows
     )
+
+
+def encoder_card(kind: str, rows: int) -> dict[str, str]:
+    """What a file of ours says of its encoder, as `read_encoder` takes it back: its kind and its rows of W+."""
+    return {"encoder": kind, "rows": str(rows)}
+
+
+def _rows(card: Mapping[str, str]) -> int | None:
+    """The rows of W+ that a card names; None for files of version 0.1, which name none."""
+    rows = card.get("rows")
+    if rows is not None and not re.fullmatch(r"[1-9]\d{0,3}", rows):
+        raise BadValue(f"its card says rows={rows[:20]!r}, which is no number of rows of W+; train or convert it again")
+    return None if rows is None else int(rows)
 
 
 def _kind(state: Mapping[str, Tensor], opts: Mapping[str, Any], asked: str | None) -> str:
@@ -244,8 +269,7 @@ def _check(found: PublishedEncoder, kind: str | None, size: int | None) -> None:
     rows = found.n_latent
     said = found.opts.get("output_size", found.opts.get("resolution", found.opts.get("stylegan_size")))
     for pixels, whose in ((said, "its options say"), (size, "you ask for")):
-        if isinstance(pixels, int) and pixels >= 8 and found.kind != "w" and rows != 2 * pixels.bit_length() - 4:
-            wanted = 2 * pixels.bit_length() - 4
+        if isinstance(pixels, int) and pixels >= 8 and found.kind != "w" and rows != (wanted := latent_rows(pixels)):
             raise BadValue(f"its encoder answers {rows} rows of W+, but {whose} a {pixels}-px generator: {wanted}")
     mean = found.latent_avg
     if mean is not None and mean.ndim == 2 and len(mean) not in (1, rows) and found.kind != "w":

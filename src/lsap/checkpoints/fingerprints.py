@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 
-def fingerprint(module: nn.Module) -> str:
+class Stateful(Protocol):
+    """Whatever has tensors by name, as every `torch.nn.Module`."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+def fingerprint(module: Stateful) -> str:
     """SHA-256 (64 hex digits) over the module's state: names in sorted order, types, shapes and bytes.
 
     Covers parameters and persistent buffers, so a generator's noise maps and latent_avg count; device and memory layout

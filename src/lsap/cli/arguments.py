@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lsap.config.compose import composed, config_dir
+from lsap.config.groups import dotted
 
 
 def left_to_members(arguments: Sequence[str], config_name: str) -> list[str]:
@@ -47,11 +48,3 @@ def _alone(argument: str) -> str:
 def accepted(config: DictConfig) -> set[str]:
     """The settings of a configuration, as they are typed."""
     return set(dotted(cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=False))))
-
-
-def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The keys of nested settings, as they are typed."""
-    for key, value in settings.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from dotted(value, f"{prefix}{key}.")

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
-
 from lsap.config.compose import config_dir
+from lsap.config.groups import groups
 from lsap.errors import BadValue
 
 # Hydra's options; the second list takes a value.
@@ -33,26 +32,16 @@ def examples(command: str) -> list[str]:
     return re.findall(rf"^# (python -m lsap\.{command}\b.*?)(?:: .*)?$", text, re.MULTILINE)
 
 
-def choices(command: str) -> dict[str, list[str]]:
-    """Group → its choices, of the groups that a command has."""
-    found: dict[str, list[str]] = {}
-    defaults = yaml.safe_load((config_dir() / f"{command}.yaml").read_text(encoding="utf-8")).get("defaults", [])
-    for entry in defaults:
-        if isinstance(entry, dict):
-            found |= {group: sorted(path.stem for path in (config_dir() / group).glob("*.yaml")) for group in entry}
-        elif (config_dir() / f"{entry}.yaml").is_file() and "/" not in entry:
-            found |= choices(entry)  # a command whose settings this one has too
-    return found
-
-
 def usage(command: str) -> str:
     """The head of `--help`; Hydra prints the settings below it."""
     listed = "\n".join(f"  {line}" for line in examples(command))
-    groups = "".join(f"\n  {group}={' | '.join(names)}" for group, names in choices(command).items())
+    listed_groups = "".join(f"\n  {group}={' | '.join(names)}" for group, names in groups(command).items())
     what = description(command)
+    what = f"{what[:1].upper()}{what[1:]}."
     return (
         f"usage: python -m lsap.{command} [setting=value …] [-m] [--cfg job [--resolve]] [--config-dir=FOLDER]\n\n"
-        f"{what[:1].upper()}{what[1:]}.\n\nexamples:\n{listed}\n" + (f"\nchoices:{groups}\n" if groups else "")
+        f"{what[:1].upper()}{what[1:]}.\n\nexamples:\n{listed}\n"
+        + (f"\nchoices:{listed_groups}\n" if listed_groups else "")
     )
 
 

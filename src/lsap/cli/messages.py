@@ -8,7 +8,6 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -19,9 +18,9 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from lsap.cli.arguments import accepted, dotted
-from lsap.cli.help import choices
-from lsap.config.compose import composed, config_dir
+from lsap.cli.arguments import accepted
+from lsap.config.compose import composed
+from lsap.config.groups import groups, settings_of
 from lsap.errors import LsapError, MissingFile, nearest
 
 LIGHTNING = "MisconfigurationException"  # by name: importing Lightning takes seconds
@@ -116,16 +115,16 @@ def _unknown_key(key: str, config_name: str) -> str:
     if (config_name, key) in CALLED:
         return f"unknown setting {key!r}: lsap.{config_name} calls it {CALLED[config_name, key]}"
     given = [re.match(r"(domain|embedding|refinement|target)=[\w/]+", argument) for argument in sys.argv[1:]]
-    groups = [choice[0] for choice in given if choice]  # of a sweep, the first
+    chosen = [choice[0] for choice in given if choice]  # of a sweep, the first
     try:
-        config = composed(config_name, groups)
+        config = composed(config_name, chosen)
     except (HydraException, OmegaConfBaseException):
         try:
             config = composed(config_name)
         except (HydraException, OmegaConfBaseException):  # a command of the user's own, from --config-dir
             return f"unknown setting {key!r}: --cfg job prints the settings"
-    for group, names in choices(config_name).items():
-        if owners := [name for name in names if key in _settings_of(group, name)]:
+    for group, names in groups(config_name).items():
+        if owners := [name for name in names if key in settings_of(group, name)]:
             return f"unknown setting {key!r} with {_chosen(group, config)}: it belongs to {group}={' or '.join(owners)}"
     known = accepted(config)
     top = {name.split(".")[0] for name in known}
@@ -134,15 +133,6 @@ def _unknown_key(key: str, config_name: str) -> str:
     close = difflib.get_close_matches(key, pool, n=1, cutoff=0.5)
     mend = f"did you mean {close[0]!r}?" if close else f"python -m lsap.{config_name} --help lists the settings"
     return f"unknown setting {key!r}: {mend}"
-
-
-def _settings_of(group: str, name: str) -> set[str]:
-    """The settings that one choice of a group brings with it, as they are typed."""
-    folder, _, name = f"{group}/{name}".rpartition("/") if not name.startswith("/") else name[1:].rpartition("/")
-    content = yaml.safe_load((config_dir() / folder / f"{name}.yaml").read_text(encoding="utf-8")) or {}
-    own = {key: value for key, value in content.items() if key != "defaults"}
-    others = [each for each in content.get("defaults", ()) if isinstance(each, str) and each != "_self_"]
-    return set(dotted(own)).union(*(_settings_of(folder, each) for each in others))
 
 
 def _chosen(group: str, config: DictConfig) -> str:

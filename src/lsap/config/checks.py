@@ -67,7 +67,9 @@ def check_root(config: DictConfig) -> None:
         return
     elsewhere = editable(config)
     elsewhere.data.root = f"{root}/elsewhere"
-    if all(plain(elsewhere.data.get(name)) == plain(config.data.get(name)) for name in ("train", "test", "tests")):
+    before, after = ([plain(c.data.get(name)) for name in ("train", "test", "tests")] for c in (config, elsewhere))
+    spelled_out = str({"root": root})[1:-1] in str(before)  # as in the sources of a stored run
+    if before == after and not spelled_out:
         raise BadValue(
             f"data.root={root}: domain={config.domain.name} draws its own portraits; give domain=church (or another) "
             "for photographs"
@@ -100,6 +102,8 @@ def lambdas(config: DictConfig) -> list[str]:
 
 def needed(config: DictConfig, key: str) -> bool:
     """Whether a file of the domain takes part in this run: a judge whose every use has weight 0 does not."""
+    if key.split(".")[0] in borrowed(config):
+        return True
     if key == "similarity.checkpoint":
         return bool(config.lambda_id > 0)
     if key == "perceptual.checkpoint":
@@ -107,6 +111,15 @@ def needed(config: DictConfig, key: str) -> bool:
     if key == "backbone.checkpoint":
         return bool(config.backbone.checkpoint != RANDOM)
     return True
+
+
+def borrowed(config: DictConfig) -> set[str]:
+    """The parts that the terms of the loss borrow, those of weight 0 left out."""
+    parts: set[str] = set()
+    for node in config.get("objective", {}).values():
+        borrows = node.get("borrows", {}) if node.weight != 0 else {}
+        parts |= {borrows} if isinstance(borrows, str) else set(borrows.values())
+    return parts
 
 
 def present(config: DictConfig, key: str) -> bool:
@@ -183,6 +196,8 @@ def _needed(config: DictConfig, key: str) -> bool:
     if key == "generator.checkpoint":
         return True
     if key in refinement_needs(config):
+        return True
+    if optimises(config) and key.split(".")[0] in borrowed(config):
         return True
     if key == "data.root":
         return config.images is None and config.data.get("test_root") is None

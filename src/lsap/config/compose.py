@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +49,45 @@ def composed(config_name: str, overrides: Iterable[str] = (), searchpath: Sequen
         GlobalHydra.instance().hydra = outer
 
 
+_NAMED: ContextVar[tuple[str, ...]] = ContextVar("folders of YAML that a Python program named", default=())
+
+
+@contextmanager
+def searching(folders: Iterable[str]) -> Iterator[None]:
+    """Within it, a Python program composes with further folders of YAML, as file://…, as if by --config-dir."""
+    token = _NAMED.set(tuple(folders))
+    try:
+        yield
+    finally:
+        _NAMED.reset(token)
+
+
+def named_folders(settings: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Settings of a Python program without `hydra.searchpath=[…]`, and the folders that it names, for `searching`."""
+    rest: list[str] = []
+    folders: list[str] = []
+    for setting in settings:
+        if setting.startswith("hydra.searchpath="):
+            folders += map(str, OmegaConf.from_dotlist([setting]).hydra.searchpath)
+        else:
+            rest.append(setting)
+    return rest, folders
+
+
 def searchpath() -> list[str]:
-    """Folders of YAML that the user added with --config-dir or hydra.searchpath."""
+    """Folders of YAML that the user added with --config-dir or hydra.searchpath; in Python those of `searching`."""
     if not HydraConfig.initialized():
-        return []
+        return list(_NAMED.get())
     sources = HydraConfig.get().runtime.config_sources
     return [
         f"{s.schema}://{s.path}" for s in sources if s.provider in ("command-line", "hydra.searchpath in command-line")
     ]
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a group of settings, as `domain`: those of lsap and those below the user's own folders."""
+    folders = [config_dir(), *(Path(folder.removeprefix("file://")) for folder in searchpath())]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def plain(value: Any) -> Any:

@@ -24,6 +24,7 @@ from lsap.values import (
     POSITIVE,
     SHARE,
     SIZE,
+    STEPS,
     WEIGHT,
     WHOLE,
     Kind,
@@ -31,7 +32,6 @@ from lsap.values import (
 )
 
 OWN = ("lsap.", "torch.")  # classes whose settings are declared here
-STEPS = Kind(WEIGHT.type, "a number of steps of at least 0 or, below 1, a fraction of max_steps")
 DEVICES = Kind(  # `lsap.pipelines.fit` compares it with the GPUs that are there
     Literal["auto", -1] | COUNT.type | WHOLE.listed("").type | str,
     "auto, a number of processes of at least 1, or a list of GPUs as [0,1]",

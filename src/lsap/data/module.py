@@ -9,7 +9,7 @@ from pytorch_lightning import LightningDataModule
 from lsap.data.batches import EvaluationImages, ImageLoader, TrainingImages, Unreadable
 from lsap.data.order import TrainingBatches, TrainingOrder, evaluation_batches, held_out
 from lsap.data.source import Source
-from lsap.errors import BadValue
+from lsap.values import COUNT, WHOLE
 
 
 class ImageDataModule(LightningDataModule):
@@ -48,12 +48,10 @@ class ImageDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        check_count("batch_size", batch_size, 1)
-        check_count("num_workers", num_workers, 0)
-        if val_images is not None:
-            check_count("val_images", val_images, 0)
-        if eval_batch_size is not None:
-            check_count("eval_batch_size", eval_batch_size, 1)
+        COUNT.require("batch_size", batch_size)
+        WHOLE.require("num_workers", num_workers)
+        WHOLE.or_null().require("val_images", val_images)
+        COUNT.or_null().require("eval_batch_size", eval_batch_size)
         self.train = train
         self.tests = dict(tests)
         self.num_workers = num_workers
@@ -107,9 +105,3 @@ class ImageDataModule(LightningDataModule):
     def processes(self) -> tuple[int, int]:
         """(rank, world size)."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def check_count(name: str, value: object, least: int) -> None:
-    """Raises BadValue unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadValue(f"{name}={value}: must be a whole number of at least {least}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lsap.demo import factors, portraits
 from lsap.demo.networks import FactorReader
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import Noise, StyleGenerator
 
 NEIGHBOURS = 3  # k of precision and recall, as published
 
@@ -25,7 +25,7 @@ class Seen:
 
 @torch.no_grad()
 def judge(
-    generator: Generator, reader: FactorReader, count: int = 5000, seed: int = 0, noise: str = "none"
+    generator: StyleGenerator, reader: FactorReader, count: int = 5000, seed: int = 0, noise: Noise = "none"
 ) -> dict[str, float]:
     """Compare samples of a generator with renders.
 
@@ -36,7 +36,7 @@ def judge(
         reader: on the same device.
         count: samples, and renders in each half.
         seed: of codes and renders.
-        noise: as `Generator.forward` takes it.
+        noise: as `StyleGenerator.synthesis` takes it.
 
     Returns:
         `ks_<factor>`, `ks_mean`, `ks_max`: Kolmogorov–Smirnov distances of factors read, in [0, 1];

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lsap.errors import BadValue
 from lsap.seeds import derive
-from lsap.values import is_number
+from lsap.values import COUNT, POSITIVE, WEIGHT, require
 
 
 class LatentDiscriminator(nn.Module):
@@ -97,12 +96,9 @@ class Adversary(nn.Module):
         self, style_dim: int = 512, *, lr: float = 2e-5, r1: float = 10.0, r1_every: int = 16, pool: int = 50
     ) -> None:
         super().__init__()
-        for name, rate, least in (("lr", lr, "above 0"), ("r1", r1, "from 0 upwards")):
-            if not is_number(rate) or rate < 0 or (rate == 0 and name == "lr"):
-                raise BadValue(f"adversary.{name}={rate}: {name} is a number {least}")
-        for name, count in (("r1_every", r1_every), ("pool", pool)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise BadValue(f"adversary.{name}={count}: {name} is a whole number of at least 1")
+        POSITIVE.require("adversary.lr", lr)
+        WEIGHT.require("adversary.r1", r1)
+        require(COUNT, {"r1_every": r1_every, "pool": pool}, "adversary.")
         self.discriminator = LatentDiscriminator(style_dim).requires_grad_(False)
         self.r1, self.r1_every = r1, r1_every
         self.pools = {"real": CodePool(pool), "fake": CodePool(pool)}

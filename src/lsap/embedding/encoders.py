@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,6 @@ from torch.nn import functional as F
 
 from lsap.errors import BadValue
 from lsap.pretrained import IRSE50, load_weights
-
-Kind = Literal["e4e", "psp", "w", "restyle_e4e"]
 
 COARSE, MIDDLE = 3, 7  # rows 0-2 read the coarse map, rows 3-6 the middle one, the rest the fine one
 
@@ -30,11 +28,12 @@ class RowEncoder(nn.Module, abc.ABC):
     Subclasses call `set_rows` in their constructor and say in `rows` what each head answers.
 
     Attributes:
-        kind: how heads and rows go together. Weights of one kind mean something else under the rule of another, though
-            names and shapes be the same.
+        kind: how heads and rows go together: "e4e", "psp", "w", "restyle_e4e", or a word of one's own. It is written
+            into the encoder's file and compared with that of the class that is to be filled: weights of one kind mean
+            something else under the rule of another, though names and shapes be the same.
     """
 
-    kind: ClassVar[Kind] = "e4e"
+    kind: ClassVar[str] = "e4e"
     latent_avg: Tensor
 
     def set_rows(self, n_latent: int, style_dim: int, latent_avg: Tensor | None) -> None:
@@ -87,7 +86,7 @@ class RowEncoder(nn.Module, abc.ABC):
 class IndependentRows(RowEncoder):
     """The rule of pSp, to be put before an encoder's own class: every head answers its own row, whatever the stage."""
 
-    kind: ClassVar[Kind] = "psp"
+    kind: ClassVar[str] = "psp"
 
     def offsets(self, images: Tensor, stage: int | None = None) -> Tensor:
         """Codes [N, L, C] relative to the mean latent."""

@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lsap.inversion import Embedded, FixedNoise, Inversion, Renderer, Watch
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 
 class Embedding(LightningModule, abc.ABC):
@@ -26,7 +26,7 @@ class Embedding(LightningModule, abc.ABC):
         watch: called while a batch is worked on with the share of it that is done, in [0, 1], and mean losses by name.
     """
 
-    def __init__(self, generator: Generator, fingerprint: str, name: str) -> None:
+    def __init__(self, generator: StyleGenerator, fingerprint: str, name: str) -> None:
         super().__init__()
         self.generator = generator
         self.fingerprint = fingerprint
@@ -59,7 +59,7 @@ class EncoderEmbedding(Embedding):
         generator, fingerprint, name: as for `Embedding`.
     """
 
-    def __init__(self, encoder: nn.Module, generator: Generator, fingerprint: str, name: str) -> None:
+    def __init__(self, encoder: nn.Module, generator: StyleGenerator, fingerprint: str, name: str) -> None:
         super().__init__(generator, fingerprint, name)
         self.encoder = encoder.eval().requires_grad_(False)
 

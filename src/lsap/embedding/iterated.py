@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from lsap.embedding.encoders import Kind, RowEncoder, SmallPyramidEncoder, StyleHead, _halve
+from lsap.embedding.encoders import RowEncoder, SmallPyramidEncoder, StyleHead, _halve
 from lsap.errors import BadValue
 from lsap.pretrained import IRSE50, load_weights
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
+from lsap.values import COUNT
 
 COARSEST = 16  # pixels of the map that all heads read, at most
 RESNET34 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # (channels, blocks, stride of the first)
@@ -25,7 +26,7 @@ RESNET34 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # (channels, blo
 class StepEncoder(RowEncoder):
     """What the encoders of ReStyle share: one head per row, all of them on the map at a sixteenth of the image."""
 
-    kind: ClassVar[Kind] = "restyle_e4e"
+    kind: ClassVar[str] = "restyle_e4e"
     styles: nn.ModuleList
 
     def coarse(self, images: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class SmallIterativeEncoder(SmallPyramidEncoder):
         Those of `SmallPyramidEncoder`.
     """
 
-    kind: ClassVar[Kind] = "restyle_e4e"
+    kind: ClassVar[str] = "restyle_e4e"
 
     def __init__(self, n_latent: int, *, style_dim: int = 128, latent_avg: Tensor | None = None) -> None:
         super().__init__(n_latent, style_dim=style_dim, latent_avg=latent_avg)
@@ -143,7 +144,7 @@ def _basic_blocks() -> Iterator[BasicBlock]:
             before = channels
 
 
-def first_image(latent_avg: Tensor, generator: Generator, view: View) -> Tensor:
+def first_image(latent_avg: Tensor, generator: StyleGenerator, view: View) -> Tensor:
     """What passes begin with: the image [1, 3, h, w] of the mean latent [L, C], with fixed noise, as losses see it."""
     with torch.no_grad():
         image: Tensor = view(generator(latent_avg[None]))
@@ -166,10 +167,11 @@ class Iterated(nn.Module):
         BadValue: fewer than one pass.
     """
 
-    def __init__(self, encoder: RowEncoder, generator: Generator, view: View, *, iterations: int = 5) -> None:
+    def __init__(self, encoder: RowEncoder, generator: StyleGenerator, view: View, *, iterations: int = 5) -> None:
         super().__init__()
         self.encoder, self.generator, self.view = encoder, generator, view
-        self.iterations = checked_iterations(iterations)
+        COUNT.require("iterations", iterations)
+        self.iterations = iterations
         self.training = encoder.training  # as its parts are; a new module would say otherwise
 
     @property
@@ -192,10 +194,3 @@ class Iterated(nn.Module):
             if number + 1 < self.iterations:
                 output = self.view(self.generator(codes, noise=noise))
         return found
-
-
-def checked_iterations(iterations: object) -> int:
-    """A number of passes; raises BadValue where it is none."""
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-        raise BadValue(f"iterations={iterations}: passes of ReStyle's encoder, a whole number of at least 1")
-    return iterations

@@ -17,11 +17,11 @@ from torch import Tensor
 from lsap.embedding import noise
 from lsap.embedding.inference import Embedded, Embedding
 from lsap.embedding.projection import noise_strength, spread_of
-from lsap.errors import BadValue
 from lsap.inversion import OwnNoise, halved
 from lsap.losses import LossInputs, Objective, Running, learning_rate
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, View
+from lsap.stylegan2 import StyleGenerator, View
+from lsap.values import COUNT, POSITIVE, require
 
 Start = Callable[[Tensor, Sequence[str]], Tensor]
 
@@ -29,7 +29,7 @@ Start = Callable[[Tensor, Sequence[str]], Tensor]
 class MeanLatent:
     """Start every image from the mean latent: images, names → w_plus [N, L, C]."""
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: StyleGenerator) -> None:
         self.generator = generator
 
     def __call__(self, images: Tensor, names: Sequence[str]) -> Tensor:
@@ -59,7 +59,7 @@ class Optimisation(Embedding, abc.ABC):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         fingerprint: str,
         name: str,
         *,
@@ -79,13 +79,10 @@ class Optimisation(Embedding, abc.ABC):
         compiled: bool = False,
     ) -> None:
         super().__init__(generator, fingerprint, name)
-        for what, value in (("lr", lr), ("rampup", rampup), ("rampdown", rampdown), ("noise_ramp", noise_ramp)):
-            if not 0 < value < float("inf"):
-                raise BadValue(f"optimisation.{what}={value}: a number above 0")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise BadValue(f"steps={steps}: a whole number of at least 1")
-        if patience is not None and patience < 1:
-            raise BadValue(f"patience={patience}: a whole number of steps of at least 1, or null for all steps")
+        rates = {"lr": lr, "rampup": rampup, "rampdown": rampdown, "noise_ramp": noise_ramp}
+        require(POSITIVE, rates, "optimisation.")
+        COUNT.require("steps", steps)
+        COUNT.or_null("for all steps").require("patience", patience)
         self.view, self.objective, self.layers, self.start, self.seed = view, objective, list(layers), start, seed
         self.steps, self.lr, self.rampup, self.rampdown = steps, lr, rampup, rampdown
         self.lambda_noise, self.latent_noise, self.noise_ramp = lambda_noise, latent_noise, noise_ramp

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 SAMPLES = 10_000  # codes that their spread is measured on
 
@@ -24,7 +24,7 @@ def spread(w: Tensor) -> float:
     return (w - w.mean(0)).square().sum(1).mean().sqrt().item()
 
 
-def spread_of(generator: Generator) -> float:
+def spread_of(generator: StyleGenerator) -> float:
     """`spread` of the generator's own codes, on samples of a fixed seed."""
     with torch.no_grad():
         return spread(generator.sample_w(SAMPLES, torch.Generator().manual_seed(0)))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lsap.embedding.adversarial import AdversarialTraining
-from lsap.embedding.iterated import Iterated, checked_iterations, first_image
+from lsap.embedding.iterated import Iterated, first_image
 from lsap.embedding.training import EncoderTraining
 from lsap.losses import LossInputs
 from lsap.stylegan2 import Noise
+from lsap.values import COUNT
 
 
 class RestyleTraining(EncoderTraining):
@@ -33,7 +34,8 @@ class RestyleTraining(EncoderTraining):
 
     def __init__(self, *parts: Any, iterations: int = 5, **settings: Any) -> None:
         super().__init__(*parts, **settings)
-        self.iterations = checked_iterations(iterations)
+        COUNT.require("iterations", iterations)
+        self.iterations = iterations
 
     @property
     def inverter(self) -> Iterated:

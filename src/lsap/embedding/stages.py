@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lsap.errors import BadValue
-from lsap.values import is_number
+from lsap.values import STEPS, require
 
 
 class Stages(Protocol):
@@ -63,11 +63,7 @@ class ProgressiveStages:
     every: float = 2_000
 
     def __post_init__(self) -> None:
-        for name, value in (("start", self.start), ("every", self.every)):
-            if not is_number(value) or value < 0:
-                raise BadValue(
-                    f"stages.{name}={value}: a number of steps from 0 upwards or, below 1, a fraction of max_steps"
-                )
+        require(STEPS, {"start": self.start, "every": self.every}, "stages.")
         if self.n_latent < 1:
             raise BadValue(f"n_latent={self.n_latent}: an encoder has at least one row")
 

@@ -15,11 +15,7 @@ from lsap.embedding.stages import Stages
 from lsap.errors import StoppedRun
 from lsap.losses import LossInputs, Objective
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, Noise, View
-
-# The terms that a reconstruction is judged by when the best checkpoint is chosen; the latent terms are left out, so
-# that runs with different alignment weights are compared by the same quantity.
-IMAGE_TERMS = ("l2", "lpips", "id")
+from lsap.stylegan2 import Noise, StyleGenerator, View
 
 
 class EncoderTraining(LightningModule):
@@ -43,7 +39,7 @@ class EncoderTraining(LightningModule):
     def __init__(
         self,
         encoder: RowEncoder,
-        generator: Generator,
+        generator: StyleGenerator,
         view: View,
         objective: Objective,
         space: NormalizedStyleSpace,
@@ -120,7 +116,7 @@ class EncoderTraining(LightningModule):
         images = batch["image"]
         inputs = self.reconstruct(images, stage=self.generator.n_latent - 1, noise="fixed")
         terms = self.objective(inputs)
-        image_loss = sum(value for name, value in terms.items() if name in IMAGE_TERMS)
+        image_loss = sum(terms[name] for name in self.objective.image_terms)
         logged = {f"val/{name}": value for name, value in terms.items()} | {"val/image_loss": image_loss}
         self.log_dict(logged, batch_size=len(images), sync_dist=True)
 

@@ -13,12 +13,12 @@ from lsap.alignment import NormalizedStyleSpace
 from lsap.evaluation.metrics import ImageMetric, code_values, image_values
 from lsap.evaluation.rows import MEASURES, Row
 from lsap.evaluation.set_metrics import SetMetrics
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 
 def evaluate(
     embed: Callable[[Tensor], Tensor],
-    generator: Generator,
+    generator: StyleGenerator,
     view: Callable[[Tensor], Tensor],
     space: NormalizedStyleSpace,
     loader: Iterable[Mapping[str, Any]],
@@ -52,7 +52,7 @@ def evaluate(
 
 
 def evaluate_mean_latent(
-    generator: Generator,
+    generator: StyleGenerator,
     view: Callable[[Tensor], Tensor],
     space: NormalizedStyleSpace,
     loader: Iterable[Mapping[str, Any]],

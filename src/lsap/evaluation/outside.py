@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 SAMPLES = 32  # other samples change the reference by 7 % (MSE) and 2 % (LPIPS), one standard deviation, demo generator
 RATIO = 0.6  # docs/app.md has the rates of false and missed warnings on the demo
@@ -34,7 +34,7 @@ def errors(output: Tensor, images: Tensor, distance: Callable[[Tensor, Tensor], 
 
 @torch.no_grad()
 def reference_errors(
-    generator: Generator,
+    generator: StyleGenerator,
     view: Callable[[Tensor], Tensor],
     distance: Callable[[Tensor, Tensor], Tensor] | None,
     seed: int = 0,

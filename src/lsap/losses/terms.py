@@ -6,10 +6,9 @@ A term maps `LossInputs` to one value per image; the objective takes weighted me
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from lsap import pretrained as features
 from lsap.alignment import Anchor, nscd
 from lsap.errors import BadValue
+from lsap.values import WEIGHT
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,15 @@ class LossInputs:
 
 
 class Term(nn.Module, abc.ABC):
-    """One term of the loss."""
+    """One term of the loss.
+
+    Attributes:
+        compares_images: whether it compares output and target. These terms make up `val/image_loss`, by which a
+            training chooses its best checkpoint. Terms of the codes do not, so that runs with different weights of
+            alignment are compared by the same quantity.
+    """
+
+    compares_images: ClassVar[bool] = False
 
     @abc.abstractmethod
     def forward(self, inputs: LossInputs) -> Tensor:
@@ -48,6 +56,8 @@ class Term(nn.Module, abc.ABC):
 
 class L2(Term):
     """Mean squared difference of pixels, in units of the range [-1, 1]: four times the value in [0, 1]."""
+
+    compares_images = True
 
     def forward(self, inputs: LossInputs) -> Tensor:
         return (inputs.output.float() - inputs.images.float()).square().mean((1, 2, 3))
@@ -59,6 +69,8 @@ class Perceptual(Term):
     Args:
         distance: images, images → [N], see `lsap.pretrained.LPIPS`.
     """
+
+    compares_images = True
 
     def __init__(self, distance: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -74,6 +86,8 @@ class Similarity(Term):
     Args:
         embedder: the judge, see `lsap.pretrained.Embedder`.
     """
+
+    compares_images = True
 
     def __init__(self, embedder: features.Embedder) -> None:
         super().__init__()
@@ -172,6 +186,9 @@ class Objective(nn.Module):
     Args:
         terms: name → (weight, term). Terms of weight 0 are dropped and cost nothing.
 
+    Attributes:
+        image_terms: names of the terms that compare images.
+
     Raises:
         BadValue: a weight is negative or not a finite number, or there is no term with a weight above 0.
 
@@ -185,14 +202,14 @@ class Objective(nn.Module):
     def __init__(self, terms: Mapping[str, tuple[float, Term]]) -> None:
         super().__init__()
         for name, (weight, _) in terms.items():
-            if not (math.isfinite(weight) and weight >= 0):
-                raise BadValue(f"lambda_{name}={weight}: a weight is a number from 0 upwards; 0 leaves the term out")
+            WEIGHT.require(f"lambda_{name}", weight)
         self.weights = {name: float(weight) for name, (weight, _) in terms.items() if weight > 0}
         if not self.weights:
             raise BadValue(
                 "all weights (lambda_…) are 0, so there is nothing to minimise; give one of them a number above 0"
             )
         self.terms = nn.ModuleDict({name: terms[name][1] for name in self.weights})
+        self.image_terms = tuple(name for name in self.weights if terms[name][1].compares_images)
 
     def forward(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Weighted batch means by name, scalars; the caller adds them up."""

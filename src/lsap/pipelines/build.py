@@ -41,7 +41,7 @@ from lsap.embedding import (
 )
 from lsap.embedding.optimisation import MeanLatent, Start
 from lsap.errors import BadValue, MissingFile, nearest
-from lsap.losses import Objective
+from lsap.losses import Objective, Term
 from lsap.pipelines.run_identity import encoders as encoder_runs
 from lsap.pipelines.run_identity.refinements import network_class, network_command, network_folder
 from lsap.pretrained import load_weights
@@ -56,7 +56,7 @@ from lsap.refinement import (
 )
 from lsap.runs import cache_folder
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, View
+from lsap.stylegan2 import StyleGenerator, View
 
 
 def check_optimizer(key: str, node: DictConfig) -> None:
@@ -76,8 +76,8 @@ class Parts:
     device: torch.device
 
     @cached_property
-    def generator(self) -> Generator:
-        generator: Generator = instantiate(self.config.generator)
+    def generator(self) -> StyleGenerator:
+        generator: StyleGenerator = instantiate(self.config.generator)
         return generator.to(self.device)
 
     @cached_property
@@ -145,9 +145,17 @@ class Parts:
         for name, node in self.config.objective.items():
             if node.weight == 0:
                 continue
-            borrowed = [getattr(self, node.borrows)] if "borrows" in node else []
-            terms[str(name)] = (float(node.weight), instantiate(node.term, *borrowed))
+            terms[str(name)] = (float(node.weight), self._term(str(name), node))
         return Objective(terms).to(self.device)
+
+    def _term(self, name: str, node: DictConfig) -> Term:
+        """A term with the parts that it borrows: by argument, or one alone, which is then its first argument."""
+        made: Callable[..., Term] = instantiate(node.term, _partial_=True)
+        borrows = node.get("borrows", {})
+        try:
+            return made(self.part(borrows)) if isinstance(borrows, str) else made(**self.borrowed(node))
+        except TypeError as error:
+            raise BadValue(f"objective.{name}.term ({node.term._target_}) does not take these: {error}") from error
 
     def encoder(self) -> RowEncoder:
         """A new encoder for the generator, its backbone started as asked, its codes started at the mean latent."""
@@ -365,7 +373,18 @@ class Parts:
 
     def borrowed(self, node: DictConfig) -> dict[str, Any]:
         """The parts that a node's `borrows` names, by argument."""
-        return {str(argument): getattr(self, part) for argument, part in node.get("borrows", {}).items()}
+        return {str(argument): self.part(part) for argument, part in node.get("borrows", {}).items()}
+
+    def part(self, name: str) -> Any:
+        """A part by the name that `borrows` gives: a property of this class.
+
+        Raises:
+            BadValue: there is none of this name.
+        """
+        known = [n for n, v in vars(Parts).items() if isinstance(v, property | cached_property) and n[0] != "_"]
+        if name not in known:
+            raise BadValue(f"borrows: a run has no part {name!r}; {nearest(name, known)}")
+        return getattr(self, name)
 
     def refinement(self) -> Refinement:
         """The module that refines, with its parts."""
@@ -393,19 +412,23 @@ def check_sizes(parts: Parts, data: ImageDataModule) -> None:
             )
 
 
-def fill_encoder(encoder: RowEncoder, path: str | Path, size: int, title: str) -> PublishedEncoder:
+def fill_encoder(encoder: RowEncoder, path: str | Path, title: str) -> PublishedEncoder:
     """Give an encoder the weights of a file, mean latent included where the file has one.
 
     Args:
         encoder: filled in place.
         path: `encoder.safetensors` of a run, or a published checkpoint.
-        size: pixels of the generator whose codes are wanted.
         title: what to call the encoder in messages.
 
     Raises:
-        MissingFile, BadValue: no such file, or no encoder of this kind and size.
+        MissingFile, BadValue: no such file, or no encoder of this kind and number of rows.
     """
-    found = read_encoder(path, kind=encoder.kind, size=size)
+    found = read_encoder(path, kind=encoder.kind)
+    if found.kind != "w" and found.n_latent != encoder.n_latent:  # a single code serves any number of rows
+        raise BadValue(
+            f"{path}: its encoder answers {found.n_latent} rows of W+, but this generator takes {encoder.n_latent}; "
+            "use an encoder of this generator, or its own generator"
+        )
     state = found.state if found.latent_avg is None else found.loadable(encoder.n_latent)
     load_weights(encoder, state, title, optional=("latent_avg",))
     return found
@@ -433,7 +456,7 @@ def trained(parts: Parts) -> tuple[nn.Module, Path]:
     builder.generator = parts.generator
     encoder = builder.encoder()
     try:
-        found = fill_encoder(encoder, path, parts.generator.size, f"this encoder (embedding={config.embedding.name})")
+        found = fill_encoder(encoder, path, f"this encoder (embedding={config.embedding.name})")
         if found.generator not in (None, parts.fingerprint):
             raise BadValue(
                 f"this encoder belongs to generator {str(found.generator)[:12]}, but this run uses "

@@ -167,7 +167,8 @@ def _as_they_read(path: Path) -> Generator:
 
 def _encoder(config: DictConfig, source: Path, target: Path) -> list[Path]:
     found = formats.read_encoder(source, kind=config.encoder)
-    card = {"kind": encoders.KIND, "encoder": found.kind, "opts": json.dumps(found.opts), "source": source.name}
+    card = {"kind": encoders.KIND, "opts": json.dumps(found.opts), "source": source.name}
+    card |= encoders.encoder_card(found.kind, found.n_latent)
     made = []
     if found.generator_state is not None:
         generator = formats.load_generator(source)

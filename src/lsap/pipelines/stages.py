@@ -16,7 +16,7 @@ from lsap.refinement import (
     Refinement,
 )
 from lsap.runs import Store
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Stage:
     title: str
     path: Path
     settings: Mapping[str, Any]
-    generator: Generator
+    generator: StyleGenerator
     module: Callable[[], Embedding | Refinement]
     before: Stage | None = None
 

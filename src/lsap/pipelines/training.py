@@ -18,6 +18,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
 from lsap.checkpoints import fingerprint, write_state
+from lsap.checkpoints.encoders import encoder_card
 from lsap.config.checks import NONE, check_training
 from lsap.data import ImageDataModule
 from lsap.embedding import EncoderTraining, RowEncoder
@@ -108,7 +109,7 @@ def training_module(config: DictConfig, parts: Parts) -> EncoderTraining:
     """The LightningModule that the embedding's YAML names, with its parts."""
     encoder = parts.encoder()
     if config.init is not None:
-        start_from(encoder, config.init, parts.generator.size)
+        start_from(encoder, config.init)
     own = {"adversary": parts.adversary} if "adversary" in config else {}
     own |= {"iterations": config.iterations} if "iterations" in config else {}
     way: type[EncoderTraining] = get_class(config.embedding._target_)
@@ -118,19 +119,18 @@ def training_module(config: DictConfig, parts: Parts) -> EncoderTraining:
     )  # fmt: skip
 
 
-def start_from(encoder: RowEncoder, path: str, size: int) -> None:
-    """Give an encoder the weights and the mean latent of another of its kind, for a generator of `size` pixels.
+def start_from(encoder: RowEncoder, path: str) -> None:
+    """Give an encoder the weights and the mean latent of another of its kind, for a generator with as many rows.
 
     Args:
         encoder: the one that is to be trained.
         path: `encoder.safetensors` of a run, or a published checkpoint of pSp, e4e or LSAP.
-        size: of the generator.
 
     Raises:
-        BadValue: the file holds no encoder of this kind and size.
+        BadValue: the file holds no encoder of this kind and number of rows.
     """
     try:
-        fill_encoder(encoder, path, size, f"this encoder ({type(encoder).__name__})")
+        fill_encoder(encoder, path, f"this encoder ({type(encoder).__name__})")
     except BadValue as error:
         raise BadValue(f"init={path}: {str(error).removeprefix(f'{path}: ')}") from error
 
@@ -160,7 +160,8 @@ def _measure(
         module.encoder.load_state_dict(state)
     encoder, inverter = module.encoder.eval(), module.inverter
     card = {"embedding": config.embedding.name, "domain": config.domain.name, "generator": fingerprint(parts.generator)}
-    write_state(folder / "encoder.safetensors", encoder.state_dict(), card | {"encoder": encoder.kind})
+    card |= encoder_card(encoder.kind, encoder.n_latent)
+    write_state(folder / "encoder.safetensors", encoder.state_dict(), card)
     data.trainer = None  # one process measures alone: nothing is sharded, nothing padded
     metrics = image_metrics(**parts.judges)
     splits: dict[str, dict[str, Row]] = {}

@@ -18,14 +18,14 @@ from lsap.checkpoints.hfgi import read_consultation
 from lsap.errors import BadValue, nearest
 from lsap.pretrained import load_weights
 from lsap.refinement.aligner import ResidualAligner, SmallAligner, smooth, stem, units
-from lsap.stylegan2 import Generator, freeze
+from lsap.stylegan2 import StyleGenerator, freeze
 
 LARGE = 256  # pixels; generators from this size on are consulted at 64 x 64, smaller ones at a quarter of their size
 AT = 64
 Conditions = tuple[Tensor, Tensor]  # gates and additions
 
 
-def consulted_layer(generator: Generator) -> str:
+def consulted_layer(generator: StyleGenerator) -> str:
     """The layer behind which the generator is consulted: the up convolution of 64 x 64, or of a quarter of its size."""
     return f"up{AT if generator.size >= LARGE else max(generator.size // 4, 8)}"
 
@@ -147,9 +147,16 @@ class SmallConsultation(Consultation):
 KINDS: dict[str, type[Consultation]] = {kind.kind: kind for kind in (PublishedConsultation, SmallConsultation)}
 
 
-def consulted_channels(generator: Generator) -> int:
-    """The number of features of the layer that is consulted."""
-    return next(layer.channels for layer in generator.layers if layer.name == consulted_layer(generator))
+def consulted_channels(generator: StyleGenerator) -> int:
+    """The number of features of the layer that is consulted.
+
+    Raises:
+        BadValue: the generator has no such layer, as one that is no StyleGAN2 may.
+    """
+    channels = {layer.name: layer.channels for layer in generator.layers}
+    if (name := consulted_layer(generator)) not in channels:
+        raise BadValue(f"HFGI changes the features of {name}; the layers of this generator are {', '.join(channels)}")
+    return channels[name]
 
 
 def load_consultation(path: str | Path, channels: int, owner: str | None = None) -> Consultation:

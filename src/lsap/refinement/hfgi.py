@@ -19,7 +19,7 @@ from lsap.inversion import Embedded, Inversion, halved, registered
 from lsap.refinement.consultation import Consultation, consulted_channels, consulted_layer, load_consultation
 from lsap.refinement.stage import Refinement
 from lsap.refinement.tuned import NOISE, own_noise
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
 
 RESIDUAL = "residual"  # its name in a state
 
@@ -40,7 +40,7 @@ def aligned(network: Consultation, residual: Tensor, image: Tensor, view: View) 
 
 
 def consulted(
-    generator: Generator,
+    generator: StyleGenerator,
     network: Consultation,
     residual: Tensor,
     codes: Tensor,
@@ -82,7 +82,13 @@ class Consulted:
     key: str
 
     def __init__(
-        self, generator: Generator, file: str, network: str, size: int, rows: Sequence[int], own_noise: bool = False
+        self,
+        generator: StyleGenerator,
+        file: str,
+        network: str,
+        size: int,
+        rows: Sequence[int],
+        own_noise: bool = False,
     ) -> None:
         self.generator, self.file, self.own_noise = generator, file, own_noise
         self.view = View(size, (rows[0], rows[1]))
@@ -129,7 +135,7 @@ class DistortionConsultation(Refinement):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         fingerprint: str,
         name: str = "hfgi",
         *,

@@ -14,7 +14,7 @@ from lsap.refinement.predictor import Predictor
 from lsap.refinement.segments import PUBLISHED, spaces_of
 from lsap.refinement.space_errors import ERRORS
 from lsap.refinement.training import MakeOptimizer, RefinementTraining
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 FASTER = 10.0  # of the published rates: what is new on top of the backbone to the backbone itself
 
@@ -38,7 +38,7 @@ class InvertibilityTraining(RefinementTraining):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         network: Callable[[Sequence[str]], Predictor],
         *,
         optimizer: MakeOptimizer,

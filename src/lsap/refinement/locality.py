@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lsap.errors import BadValue
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
+from lsap.values import COUNT, POSITIVE, require
 
 PSI = 0.5  # truncation of the samples
 
@@ -38,13 +38,12 @@ class Locality:
         samples: int = 1,
         every: int = 1,
     ) -> None:
-        for what, value in (("alpha", alpha), ("samples", samples), ("every", every)):
-            if value <= 0:
-                raise BadValue(f"refinement.locality.{what}={value}: a number above 0")
+        POSITIVE.require("refinement.locality.alpha", alpha)
+        require(COUNT, {"samples": samples, "every": every}, "refinement.locality.")
         self.alpha, self.lambda_l2, self.lambda_lpips = alpha, lambda_l2, lambda_lpips
         self.samples, self.every = samples, every
 
-    def codes(self, generator: Generator, pivots: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
+    def codes(self, generator: StyleGenerator, pivots: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
         """Codes [N, samples, L, C] around pivots [N, L, C]; every image draws from its own stream."""
         z = torch.stack([torch.randn(self.samples, generator.style_dim, generator=stream) for stream in streams])
         w = generator.truncate(generator.mapping(z.flatten(0, 1).to(pivots)), PSI).view(*z.shape)
@@ -52,7 +51,7 @@ class Locality:
 
     def penalty(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         tuned: Callable[[Tensor, Noise], Tensor],
         codes: Tensor,
         view: View,

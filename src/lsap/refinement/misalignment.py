@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ from lsap.refinement.consultation import Consultation, consulted_channels
 from lsap.refinement.hfgi import aligned, consulted, seen
 from lsap.refinement.stage import checked
 from lsap.refinement.training import MakeOptimizer, RefinementTraining
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
+from lsap.values import SHARE, WEIGHT, require
 
 
 class ConsultationTraining(RefinementTraining):
@@ -50,7 +51,7 @@ class ConsultationTraining(RefinementTraining):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         view: View,
         encoder: nn.Module,
         network: Callable[[int], Consultation],
@@ -66,18 +67,15 @@ class ConsultationTraining(RefinementTraining):
         distortion: float = 0.15,
         share: float = 0.9,
     ) -> None:
-        for what, value in (("distortion", distortion), ("share", share)):
-            if not 0 <= value <= 1:
-                raise BadValue(f"refinement.training.{what}={value}: a number from 0 to 1")
-        if not 0 <= lambda_residual < float("inf"):
-            raise BadValue(f"refinement.training.lambda_residual={lambda_residual}: a number from 0 upwards")
+        require(SHARE, {"distortion": distortion, "share": share}, "refinement.training.")
+        WEIGHT.require("refinement.training.lambda_residual", lambda_residual)
         if lambda_id > 0 and embedder is None:
             raise BadValue("refinement.training.lambda_id weighs identity but there is no judge of it; set it to 0")
         objective = Objective(
             {"l2": (lambda_l2, L2()), "lpips": (lambda_lpips, Perceptual(checked(distance, lambda_lpips > 0)))}
             | ({} if embedder is None else {"id": (lambda_id, Similarity(embedder))})
         )
-        parts = (generator, encoder, objective)
+        parts = (cast(nn.Module, generator), encoder, objective)
         super().__init__(network(consulted_channels(generator)), optimizer=optimizer, seed=seed, frozen=parts)
         self.generator, self.view, self.encoder, self.objective = generator, view, encoder, objective
         self.lambda_residual = lambda_residual

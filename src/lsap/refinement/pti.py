@@ -18,7 +18,8 @@ from lsap.losses import L2, LossInputs, Objective, Perceptual, Running
 from lsap.refinement.locality import Locality, stream
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, Tuned, TunedLowRank, TunedWhole, own_noise, together, tunable
-from lsap.stylegan2 import Generator, Noise, View
+from lsap.stylegan2 import Noise, StyleGenerator, View
+from lsap.values import COUNT, POSITIVE
 
 # Above this size, tuning several images in one pass was slower on the processor that it was measured on.
 SEVERAL = 128  # pixels of the generator
@@ -50,7 +51,7 @@ class PivotalTuning(Refinement):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         fingerprint: str,
         name: str = "pti",
         *,
@@ -67,11 +68,9 @@ class PivotalTuning(Refinement):
         at_once: int | None = None,
     ) -> None:
         super().__init__(generator, fingerprint, name)
-        for what, value in (("steps", steps), ("at_once", 1 if at_once is None else at_once)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise BadValue(f"refinement.{what}={value}: a whole number of at least 1")
-        if not 0 < lr < float("inf"):
-            raise BadValue(f"refinement.lr={lr}: a number above 0")
+        COUNT.require("refinement.steps", steps)
+        COUNT.or_null().require("refinement.at_once", at_once)
+        POSITIVE.require("refinement.lr", lr)
         if lambda_l2 == lambda_lpips == 0:
             raise BadValue("refinement.lambda_l2=0 and refinement.lambda_lpips=0: nothing would be tuned towards")
         if stop_at is not None and lambda_lpips == 0:

@@ -20,7 +20,8 @@ from lsap.refinement.segments import W_PLUS, Segmenter, masks, resolutions
 from lsap.refinement.stage import Refinement, checked
 from lsap.refinement.tuned import NOISE, own_noise
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator, Noise, Tap, View
+from lsap.stylegan2 import Noise, StyleGenerator, Tap, View
+from lsap.values import COUNT, POSITIVE, WEIGHT, require
 
 FEATURES, MASK = "features.", "mask."  # what the names of features and of their masks begin with in a state
 SLOPE = 5.0  # undoes the mapping network's last leaky ReLU, of slope 0.2
@@ -43,7 +44,7 @@ class PastedFeatures:
 
     key: str
 
-    def __init__(self, generator: Generator, spaces: Sequence[str], own_noise: bool = False) -> None:
+    def __init__(self, generator: StyleGenerator, spaces: Sequence[str], own_noise: bool = False) -> None:
         self.generator, self.own_noise = generator, own_noise
         self.sizes = resolutions(generator, spaces)
         self.layers = [layer.name for layer in generator.layers if layer.demodulates]
@@ -83,7 +84,7 @@ class LatentPrior(nn.Module):
     center: Tensor
     precision: Tensor
 
-    def __init__(self, generator: Generator, samples: int = 5000, seed: int = 0) -> None:
+    def __init__(self, generator: StyleGenerator, samples: int = 5000, seed: int = 0) -> None:
         super().__init__()
         stream = torch.Generator().manual_seed(derive(seed, "latent prior"))
         with torch.no_grad():
@@ -140,7 +141,7 @@ class SpatiallyAdaptive(Refinement):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         fingerprint: str,
         name: str = "sam",
         *,
@@ -162,14 +163,9 @@ class SpatiallyAdaptive(Refinement):
         seed: int = 0,
     ) -> None:
         super().__init__(generator, fingerprint, name)
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise BadValue(f"refinement.steps={steps}: a whole number of at least 1")
-        for what, value in (("tau", tau), ("lr", lr), ("rampup", rampup), ("rampdown", rampdown)):
-            if not 0 < value < float("inf"):
-                raise BadValue(f"refinement.{what}={value}: a number above 0")
-        for what, value in (("lambda_features", lambda_features), ("lambda_mvg", lambda_mvg)):
-            if not 0 <= value < float("inf"):
-                raise BadValue(f"refinement.{what}={value}: a weight is a number from 0 upwards; 0 leaves the term out")
+        COUNT.require("refinement.steps", steps)
+        require(POSITIVE, {"tau": tau, "lr": lr, "rampup": rampup, "rampdown": rampdown}, "refinement.")
+        require(WEIGHT, {"lambda_features": lambda_features, "lambda_mvg": lambda_mvg}, "refinement.")
         terms = {
             "l2": (lambda_l2, L2()),
             "lpips": (lambda_lpips, Perceptual(checked(distance, lambda_lpips > 0))),

@@ -19,8 +19,8 @@ from torch import Tensor
 from lsap.checkpoints import load_bisenet
 from lsap.errors import BadValue, MissingFile
 from lsap.runs.store import stem
-from lsap.stylegan2 import Generator
-from lsap.values import expanded
+from lsap.stylegan2 import StyleGenerator
+from lsap.values import COUNT, POSITIVE, expanded
 
 W_PLUS = "W+"
 PUBLISHED = (W_PLUS, "F4", "F6", "F8", "F10")  # of SAM's predictors
@@ -62,10 +62,8 @@ class Superpixels:
     """
 
     def __init__(self, count: int = 64, compactness: float = 10.0) -> None:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise BadValue(f"refinement.segmenter.count={count}: a whole number of at least 1")
-        if not compactness > 0:
-            raise BadValue(f"refinement.segmenter.compactness={compactness}: a number above 0")
+        COUNT.require("refinement.segmenter.count", count)
+        POSITIVE.require("refinement.segmenter.compactness", compactness)
         self.count, self.compactness = count, compactness
 
     def __call__(self, images: Tensor, names: Sequence[str]) -> Tensor:
@@ -132,7 +130,7 @@ class LabelMaps:
         raise MissingFile(f"{usual}: there is no map of segments for image {name}")
 
 
-def resolutions(generator: Generator, spaces: Sequence[str]) -> dict[str, int]:
+def resolutions(generator: StyleGenerator, spaces: Sequence[str]) -> dict[str, int]:
     """Pixels of the feature spaces among `spaces` that a generator has: F4 16, F6 32, F8 64, F10 128.
 
     The features leave a resolution behind its ToRGB, so that those of the last one are seen by nothing.
@@ -150,7 +148,7 @@ def resolutions(generator: Generator, spaces: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def spaces_of(generator: Generator, spaces: Sequence[str]) -> tuple[str, ...]:
+def spaces_of(generator: StyleGenerator, spaces: Sequence[str]) -> tuple[str, ...]:
     """W+ and those feature spaces among `spaces` that a generator has; raises as `resolutions`."""
     return (W_PLUS, *resolutions(generator, spaces))
 

@@ -13,7 +13,7 @@ from lsap.inversion import Embedded, FixedNoise, Inversion, halved
 from lsap.refinement.sam import SpatiallyAdaptive
 from lsap.refinement.segments import PUBLISHED, W_PLUS, spaces_of
 from lsap.refinement.stage import Refinement
-from lsap.stylegan2 import Generator, View
+from lsap.stylegan2 import StyleGenerator, View
 
 ERRORS = "errors"  # the maps in the state of an inversion
 
@@ -62,7 +62,7 @@ class SpaceErrors(Refinement):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: StyleGenerator,
         fingerprint: str,
         name: str = "sam_errors",
         *,

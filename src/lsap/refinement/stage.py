@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lsap.errors import BadValue
 from lsap.inversion import Embedded, Inversion, Watch
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 
 class Refinement(LightningModule, abc.ABC):
@@ -29,7 +29,7 @@ class Refinement(LightningModule, abc.ABC):
         watch: called while a batch is worked on with the share of it that is done, in [0, 1], and mean losses by name.
     """
 
-    def __init__(self, generator: Generator, fingerprint: str, name: str) -> None:
+    def __init__(self, generator: StyleGenerator, fingerprint: str, name: str) -> None:
         super().__init__()
         self.generator = generator
         self.fingerprint = fingerprint

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lsap.errors import BadValue
 from lsap.inversion import Inversion, halved, registered
-from lsap.stylegan2 import Generator, Noise
+from lsap.stylegan2 import Noise, StyleGenerator
+from lsap.values import COUNT
 
 TUNED = "tuned."  # what the names of differences begin with in a state
 NOISE = "noise."  # what the names of noise maps begin with, as `lsap.inversion.OwnNoise` keeps them
@@ -24,7 +25,7 @@ LEFT, RIGHT = ".left", ".right"
 DRAWN = {"generator": False, "own_noise": True}  # renderers of embeddings: whether images have noise maps of their own
 
 
-def tunable(generator: Generator) -> dict[str, Tensor]:
+def tunable(generator: StyleGenerator) -> dict[str, Tensor]:
     """The weights of the synthesis network by name: convolutions, affine maps, biases, noise strengths, constant."""
     named = generator.named_parameters()
     return {name: weight.detach() for name, weight in named if not name.startswith("mapping.")}
@@ -45,14 +46,14 @@ def own_noise(inversion: Inversion, method: str) -> bool:
 
 
 def together(
-    generator: Generator, weights: Mapping[str, Tensor], codes: Tensor, noise: Noise | Sequence[Tensor] = "fixed"
+    generator: StyleGenerator, weights: Mapping[str, Tensor], codes: Tensor, noise: Noise | Sequence[Tensor] = "fixed"
 ) -> Tensor:
     """Images [N, 3, size, size] of codes [N, L, C], each by weights of its own, in one pass.
 
     Args:
         generator: its structure, mapping network and buffers.
         weights: name → [N, …], as `tunable` names them.
-        noise: as for `Generator.synthesis`; maps are [N, 1, r, r].
+        noise: as for `StyleGenerator.synthesis`; maps are [N, 1, r, r].
     """
 
     def draw(own: dict[str, Tensor], code: Tensor, maps: list[Tensor]) -> Tensor:
@@ -62,8 +63,10 @@ def together(
     return images
 
 
-def _drawn(generator: Generator, weights: dict[str, Tensor], codes: Tensor, noise: Noise | Sequence[Tensor]) -> Tensor:
-    image: Tensor = functional_call(generator, weights, (codes,), {"noise": noise})
+def _drawn(
+    generator: StyleGenerator, weights: dict[str, Tensor], codes: Tensor, noise: Noise | Sequence[Tensor]
+) -> Tensor:
+    image: Tensor = functional_call(cast(nn.Module, generator), weights, (codes,), {"noise": noise})
     return image
 
 
@@ -77,7 +80,7 @@ class Tuned(abc.ABC):
 
     key: str
 
-    def __init__(self, generator: Generator, own_noise: bool = False) -> None:
+    def __init__(self, generator: StyleGenerator, own_noise: bool = False) -> None:
         self.generator = generator
         self.own_noise = own_noise
         self.layers = [layer.name for layer in generator.layers if layer.demodulates]
@@ -139,10 +142,9 @@ class TunedLowRank(Tuned):
         BadValue: a rank below 1.
     """
 
-    def __init__(self, generator: Generator, own_noise: bool = False, rank: int = 8) -> None:
+    def __init__(self, generator: StyleGenerator, own_noise: bool = False, rank: int = 8) -> None:
         super().__init__(generator, own_noise)
-        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise BadValue(f"refinement.rank={rank}: a whole number of at least 1, or null to keep differences whole")
+        COUNT.require("refinement.rank", rank)
         self.rank = rank
 
     @property

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lsap.reports.pictures import reconstruction_grid
-from lsap.stylegan2 import Generator, View
+from lsap.stylegan2 import StyleGenerator, View
 
 KEY = "val/panel"
 
@@ -20,7 +20,7 @@ class Inverts(Protocol):
     """What a training needs to have for its inversions to be drawn; `lsap.embedding.EncoderTraining` has it."""
 
     encoder: nn.Module  # what trains
-    generator: Generator
+    generator: StyleGenerator
     view: View
 
     @property

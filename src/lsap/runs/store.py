@@ -32,7 +32,7 @@ from lsap.inversion import Inversion, restored
 from lsap.runs.atomic import NO_ROOM, no_room, read_json, remove_drafts, replacing, save_safetensors, write_json
 from lsap.runs.folder import difference, plain
 from lsap.runs.lock import Lock
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 FORMAT = "lsap.store/1"
 AGAIN = "delete it and give the command again"  # what mends a damaged file
@@ -244,7 +244,7 @@ class Store:
                 rows += read_json(file, AGAIN, list)
         return rows
 
-    def load(self, batch: Batch, generator: Generator) -> Inversion | None:
+    def load(self, batch: Batch, generator: StyleGenerator) -> Inversion | None:
         """The inversion of a batch, on the CPU; None if none of its images has one.
 
         This is how a further stage goes on: batch by batch, by the same plan, so that only one batch is in memory.
@@ -265,7 +265,7 @@ class Store:
         except (SafetensorError, OSError) as error:
             raise BadValue(f"{file} cannot be read ({error}); delete it and its .json, and start again") from error
 
-    def inversions(self, generator: Generator) -> Iterator[Inversion]:
+    def inversions(self, generator: StyleGenerator) -> Iterator[Inversion]:
         """All stored inversions, batch by batch; raises as `load`."""
         for batch in self.batches:
             inversion = self.load(batch, generator)

@@ -58,6 +58,11 @@ def styled_layers(size: int, channels: Mapping[int, int]) -> tuple[StyledLayer, 
     return tuple(layers)
 
 
+def latent_rows(size: int) -> int:
+    """Rows of W+ of a StyleGAN2 of `size` pixels, for files that name only one of the two; else ask `n_latent`."""
+    return 2 * size.bit_length() - 4
+
+
 class MappingNetwork(nn.Module):
     """z [N, C] to w [N, C]: pixel norm, then fully connected layers with leaky ReLUs."""
 
@@ -168,6 +173,13 @@ class Generator(nn.Module):
         rows = codes.unbind(1) if codes.ndim == 3 else [codes] * self.n_latent
         wanted = [layer for layer in self.layers if names is None or layer.name in names]
         return {layer.name: self._affine(layer.name)(rows[layer.row]) for layer in wanted}
+
+    def modulation(self, name: str) -> Tensor:
+        """The weight [width, C] of the affine map that turns a code into the style of a layer.
+
+        Up to the constant factor of equalised learning rates, which all layers share.
+        """
+        return self._affine(name).weight
 
     def _affine(self, name: str) -> EqualLinear:
         block = self.blocks[name]

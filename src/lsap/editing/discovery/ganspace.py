@@ -11,7 +11,7 @@ from lsap.checkpoints import Components, Direction
 from lsap.editing.directions import centred
 from lsap.editing.discovery.samples import Samples
 from lsap.errors import BadValue
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class GANSpace:
         if self.count < 1:
             raise BadValue(f"ganspace.count={self.count}: at least one component")
 
-    def find(self, generator: Generator, samples: Samples) -> list[Direction]:
+    def find(self, generator: StyleGenerator, samples: Samples) -> list[Direction]:
         """One direction per component."""
         found = self.components(samples.w, samples.generator)
         rows = None if self.rows is None else (int(self.rows[0]), int(self.rows[1]))

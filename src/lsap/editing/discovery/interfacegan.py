@@ -14,7 +14,8 @@ from lsap.editing.directions import centred, check_samples, conditional, spread
 from lsap.editing.discovery.samples import Samples
 from lsap.errors import BadValue, nearest
 from lsap.seeds import derive
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
+from lsap.values import HALF, POSITIVE
 
 HELD_OUT = 0.3  # share of the chosen samples on which the plane is tried
 
@@ -44,14 +45,10 @@ class InterFaceGAN:
     supervised = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 0.5:
-            raise BadValue(
-                f"interfacegan.share={self.share}: the share of samples of each kind lies above 0 and up to 0.5"
-            )
-        if not self.regularisation > 0:
-            raise BadValue(f"interfacegan.regularisation={self.regularisation}: it is a number above 0")
+        HALF.require("interfacegan.share", self.share)
+        POSITIVE.require("interfacegan.regularisation", self.regularisation)
 
-    def find(self, generator: Generator, samples: Samples) -> list[Direction]:
+    def find(self, generator: StyleGenerator, samples: Samples) -> list[Direction]:
         """Directions of all labels, the conditional ones purified; their origin tells the held-out accuracy."""
         found = {name: self.boundary(name, samples) for name in samples.labels}
         for name, others in self.conditions.items():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lsap.checkpoints import Direction
 from lsap.errors import BadValue, MissingFile, nearest
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 from lsap.values import expanded
 
 
@@ -51,7 +51,7 @@ class Discovery(Protocol):
 
     supervised: bool
 
-    def find(self, generator: Generator, samples: Samples) -> list[Direction]:
+    def find(self, generator: StyleGenerator, samples: Samples) -> list[Direction]:
         """Directions, each with its unit and origin.
 
         Raises:

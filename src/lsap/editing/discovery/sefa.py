@@ -14,8 +14,7 @@ from lsap.editing.directions import centred, spread
 from lsap.editing.discovery.ganspace import upright
 from lsap.editing.discovery.samples import Samples
 from lsap.errors import BadValue
-from lsap.stylegan2 import Generator
-from lsap.stylegan2.layers import Modulated
+from lsap.stylegan2 import StyledLayer, StyleGenerator
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class SeFa:
     rows before those (for layers 2 to 5, rows 1 to 4); the vectors are the same.
 
     Args:
-        layers: numbers of the convolutions, 0 is the first at 4 pixels; None takes all. Convolution k reads row k.
+        layers: numbers of the convolutions, 0 is the first at 4 pixels; None takes all. In StyleGAN2, convolution k
+            reads row k.
         count: how many directions.
 
     Raises:
@@ -45,9 +45,10 @@ class SeFa:
         if self.count < 1:
             raise BadValue(f"sefa.count={self.count}: at least one direction")
 
-    def find(self, generator: Generator, samples: Samples) -> list[Direction]:
+    def find(self, generator: StyleGenerator, samples: Samples) -> list[Direction]:
         """One direction per eigenvector; samples only measure the unit of strength."""
         chosen = self.chosen(generator)
+        moved = [_convolutions(generator)[number].row for number in chosen]
         _, vectors = self.eigenvectors(generator)
         whole = self.layers is None
         label = "all" if whole else "-".join(map(str, chosen))
@@ -55,33 +56,35 @@ class SeFa:
         return [
             Direction(
                 name=f"sefa_{label}_{number}", vector=vector.float(), generator=samples.generator,
-                step=spread(deviations, vector), unit=SPREAD, rows=None if whole else tuple(chosen),
+                step=spread(deviations, vector), unit=SPREAD, rows=None if whole else tuple(moved),
                 origin=f"SeFa: eigenvector {number} of the modulation of {'all convolutions' if whole else label}",
             )
             for number, vector in enumerate(vectors[: self.count])
         ]  # fmt: skip
 
     @torch.no_grad()
-    def eigenvectors(self, generator: Generator) -> tuple[Tensor, Tensor]:
+    def eigenvectors(self, generator: StyleGenerator) -> tuple[Tensor, Tensor]:
         """Eigenvalues [C], falling, and their unit vectors [C, C], one per row, the largest entry of each positive."""
         rows = []
-        convolutions = [layer.name for layer in generator.layers if layer.demodulates]
+        convolutions = _convolutions(generator)
         for number in self.chosen(generator):
-            block = generator.blocks[convolutions[number]]
-            assert isinstance(block, Modulated)
-            rows.append(F.normalize(block.affine.weight.double().cpu(), dim=1))
+            rows.append(F.normalize(generator.modulation(convolutions[number].name).double().cpu(), dim=1))
         weights = torch.cat(rows)
         values, vectors = torch.linalg.eigh(weights.T @ weights)
         return values.flip(0), upright(vectors.flip(1).T)
 
-    def chosen(self, generator: Generator) -> list[int]:
+    def chosen(self, generator: StyleGenerator) -> list[int]:
         """Numbers of the layers.
 
         Raises:
             BadValue: one that the generator does not have, or none at all.
         """
-        last = sum(layer.demodulates for layer in generator.layers) - 1
+        last = len(_convolutions(generator)) - 1
         chosen = list(range(last + 1)) if self.layers is None else sorted(set(self.layers))
         if not chosen or chosen[0] < 0 or chosen[-1] > last:
             raise BadValue(f"sefa.layers={self.layers}: convolutions are numbered 0 to {last} in this generator")
         return chosen
+
+
+def _convolutions(generator: StyleGenerator) -> list[StyledLayer]:
+    return [layer for layer in generator.layers if layer.demodulates]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from lsap.checkpoints import Direction
 from lsap.editing.directions import data_direction
 from lsap.editing.discovery.samples import Samples
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Slope:
 
     supervised = True
 
-    def find(self, generator: Generator, samples: Samples) -> list[Direction]:
+    def find(self, generator: StyleGenerator, samples: Samples) -> list[Direction]:
         """Directions of all labels."""
         found = []
         for name in samples.labels:

@@ -29,7 +29,7 @@ from lsap.pipelines.images import Chosen
 from lsap.reports.inversion_reports import title
 from lsap.runs import Batch, Plan, Store, changed_images, files_digest, image_digests, read_json
 from lsap.runs.store import stem
-from lsap.stylegan2 import Generator
+from lsap.stylegan2 import StyleGenerator
 from lsap.values import expanded
 
 CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
@@ -49,12 +49,12 @@ class Bare:
         self.codes, self.fingerprint = dict(zip(names, codes, strict=True)), fingerprint
         self.batches = Plan(tuple(names), 32, {}).batches
 
-    def load(self, batch: Batch, generator: Generator) -> Inversion:
+    def load(self, batch: Batch, generator: StyleGenerator) -> Inversion:
         """The inversion of a batch."""
         codes = torch.stack([self.codes[name] for name in batch.names])
         return Inversion(batch.names, codes, self.fingerprint, FixedNoise(generator), history=("codes of a file",))
 
-    def inversions(self, generator: Generator) -> Iterator[Inversion]:
+    def inversions(self, generator: StyleGenerator) -> Iterator[Inversion]:
         """All of them, batch by batch."""
         for batch in self.batches:
             yield self.load(batch, generator)
