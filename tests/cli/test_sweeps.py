@@ -55,7 +55,7 @@ def test_members_that_failed_and_those_that_left_no_word_are_named(tmp_path: Pat
     sweep.on_job_end(told(1, tmp_path, "lambda_nscd=1"), ended(Failed("the disk is full")))
     failures = sweep.failures()
     assert failures == {"lambda_nscd=1": Failed("the disk is full"), "lambda_nscd=2": Failed(SILENT)}
-    assert sweep.told(failures).splitlines() == [
+    assert sweep.summary(failures).splitlines() == [
         "2 of 3 members of this sweep failed; the others are done and stay. Started again, only these are run:",
         "  lambda_nscd=1",
         "    the disk is full",

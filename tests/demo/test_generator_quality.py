@@ -16,7 +16,7 @@ from lsap.config.compose import composed
 from lsap.demo import Portraits, factors, portraits
 from lsap.demo.accessories import Accessories
 from lsap.demo.out_of_distribution import KINDS, kinds
-from lsap.demo.quality import distances, fine_energy, frechet, judge, precision_recall
+from lsap.demo.quality import distances, fine_energy, frechet, measure, precision_recall
 from lsap.demo.truth import SIGMA, edit_truth, reconstruction_error
 from lsap.demo.weights import load_factor_reader, load_identity, load_identity_judge
 from lsap.pipelines.generator_quality import laboratory
@@ -155,7 +155,7 @@ class Perfect:
 
 
 def test_renders_themselves_would_be_judged_perfect() -> None:
-    found = judge(cast(Generator, Perfect()), load_factor_reader(), count=300)
+    found = measure(cast(Generator, Perfect()), load_factor_reader(), count=300)
     assert found["psnr_db"] > 80
     assert found["ks_mean"] < 0.1
     assert found["precision"] > 0.85 * found["real_precision"]

@@ -18,7 +18,7 @@ from lsap.config.compose import composed
 from lsap.demo import Portraits, factors, portraits
 from lsap.demo.networks import ArcFaceHead
 from lsap.demo.pretraining import GeneratorAdversarial, ProjectedDiscriminator, regression
-from lsap.demo.quality import judge
+from lsap.demo.quality import measure
 from lsap.demo.weights import FOLDER, load_factor_reader, load_generator, load_identity, load_reader, load_trunk
 from lsap.errors import BadValue
 from lsap.pipelines.pretraining import _go_on_from, pretrain
@@ -38,7 +38,7 @@ def settings(folder: Path, target: str, steps: int, *more: str) -> list[str]:
 def test_the_command_writes_weights_and_their_card(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(regression, "judge", partial(judge, count=256))
+    monkeypatch.setattr(regression, "measure", partial(measure, count=256))
     more = ["target.module.compiled=false"] if target == "generator" else []
     path = pretrain(composed("pretrain", settings(tmp_path, target, 2, *more)))
     card = json.loads((tmp_path / f"{target}.card.json").read_text())
@@ -119,7 +119,7 @@ ADVERSARIAL = [
 def test_the_second_phase_goes_on_from_the_first_and_resumes_exactly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(regression, "judge", partial(judge, count=256))
+    monkeypatch.setattr(regression, "measure", partial(measure, count=256))
 
     def run(folder: str) -> Path:
         more = [*ADVERSARIAL, "save_every=2"]

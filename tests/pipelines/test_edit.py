@@ -428,7 +428,7 @@ def test_a_published_edit_has_its_published_strength(generator: Generator, tmp_p
     config = composed("edit", ["domain=car", f"weights={tmp_path}", "direction=cube"])
     found = editors.directions(config, Fake(generator))  # type: ignore[arg-type]
     assert (found[0].direction.name, found[0].direction.rows, found[0].strength) == ("cube", (3, 4, 5), 25.0)
-    assert editors.ways(config, found[0], readable=False).steps == [25.0]
+    assert editors.strength_rule(config, found[0], readable=False).steps == [25.0]
     config.direction = "grass"
     config.weights = str(tmp_path / "none")
     with pytest.raises(MissingFile, match=r"lsap\.assets domain=car method=editing fetch=true gets it"):

@@ -44,7 +44,7 @@ def load(
             place of --config-dir "hydra.searchpath=[file:///FOLDER]".
         named: the same for settings without dots, as in `steps=300`: numbers, texts, paths, None, or lists of them.
         domain: what an encoder's images show, where its file does not say so: published ones don't.
-        embedding: how images become codes, a name of `conf/embedding`; None: as told above, or what the file holds.
+        embedding: how images become codes, a name of `conf/embedding`; None: as above, or what the file holds.
 
     Raises:
         MissingFile: no such file; or weights that are not there, all of them listed with their source.
@@ -75,8 +75,8 @@ def _config(source: str | Path, settings: Sequence[str], domain: str | None, emb
     if path.is_dir():
         path /= FILE
     if not path.is_file():
-        told = nearest(str(source), domains())
-        raise MissingFile(f"load({str(source)!r}): there is no such file, and no such domain; {told}")
+        known = nearest(str(source), domains())
+        raise MissingFile(f"load({str(source)!r}): there is no such file, and no such domain; {known}")
     return _of_encoder(path, settings, domain, embedding)
 
 

@@ -24,7 +24,7 @@ SUFFIXES = (".safetensors", ".npy", ".npz", ".pt")
 TEXTS = (".csv", ".tsv", ".txt", ".json")
 SPACES = ("w", "w_plus")
 DEEPEST = 3  # containers within containers that are looked into
-TOLD = 4  # tensors that a message names
+LISTED = 4  # tensors that a message names
 
 
 @dataclass(frozen=True)
@@ -247,11 +247,11 @@ def _checked(path: Path, names: Sequence[str] | None, count: int) -> tuple[str, 
 
 def _no_codes(path: Path, content: object, fits: Fits) -> BadValue:
     found = [f"{name} {list(tensor.shape)}" for name, tensor in sorted(_tensors(content, path.stem))]
-    more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
     return BadValue(
         f"{path} holds no codes: expected one tensor, or one called {' or '.join(NAMES[:3])}, or one code for each "
         f"name, [{fits.style_dim}] or [{fits.n_latent}, {fits.style_dim}]; it has "
-        f"{', '.join(found[:TOLD]) or 'nothing'}{more}"
+        f"{', '.join(found[:LISTED]) or 'nothing'}{more}"
     )
 
 

@@ -30,7 +30,7 @@ PARTS = (
     ("mean", "comp", "std"),
     ("lat_mean", "lat_comp", "lat_stdev"),
 )  # of components, as e4e and as GANSpace call them
-TOLD = 8  # names that a message holds
+LISTED = 8  # names that a message holds
 MEAN = "/mean"  # what follows a direction's name where the mean it is measured from stands in a file
 
 
@@ -125,21 +125,21 @@ class Direction:
 
     def _check(self, codes: Tensor) -> None:
         width = self.vector.shape[-1]
-        told = f"direction {self.name!r}"
+        who = f"direction {self.name!r}"
         if codes.ndim not in (2, 3) or codes.shape[-1] != width:
             raise BadValue(
-                f"{told} has {width} numbers and moves codes [N, {width}] or [N, L, {width}], but these have the shape "
+                f"{who} has {width} numbers and moves codes [N, {width}] or [N, L, {width}], but these have the shape "
                 f"{list(codes.shape)}; use a direction of their own generator"
             )
         if codes.ndim == 2 and (self.rows is not None or self.vector.ndim == 2):
-            raise BadValue(f"{told} moves rows of W+ by themselves; it needs codes [N, L, {width}], not w")
+            raise BadValue(f"{who} moves rows of W+ by themselves; it needs codes [N, L, {width}], not w")
         if self.vector.ndim == 2 and codes.shape[1] != len(self.vector):
             raise BadValue(
-                f"{told} is for codes of {len(self.vector)} rows, but these have {codes.shape[1]}; use a direction of "
+                f"{who} is for codes of {len(self.vector)} rows, but these have {codes.shape[1]}; use a direction of "
                 "their own generator"
             )
         if self.rows is not None and min(self.rows) >= codes.shape[1]:
-            raise BadValue(f"{told} moves rows {list(self.rows)}, but these codes have {codes.shape[1]}")
+            raise BadValue(f"{who} moves rows {list(self.rows)}, but these codes have {codes.shape[1]}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,13 +245,13 @@ def read_direction(
     names = list(found)
     if which is None:
         if len(found) > 1:
-            raise BadValue(f"{path} holds {len(found)} directions ({_told(names)}); say which: {path}:{names[0]}")
+            raise BadValue(f"{path} holds {len(found)} directions ({_listed(names)}); say which: {path}:{names[0]}")
         which = names[0]
     number = int(which) if re.fullmatch(r"\d{1,9}", which) else len(names)
     name = which if which in found else names[number] if number < len(names) else None
     if name is None:
-        told = nearest(which, names) if len(names) <= TOLD else f"it holds {_told(names)}"
-        raise BadValue(f"{path} holds no direction {which!r}; {told}")
+        known = nearest(which, names) if len(names) <= LISTED else f"it holds {_listed(names)}"
+        raise BadValue(f"{path} holds no direction {which!r}; {known}")
     one = found[name]
     return one if isinstance(one, Direction) else _built(path, name, one, generator, n_latent, style_dim)
 
@@ -323,11 +323,11 @@ def _built(
     return one if style_dim is None or n_latent is None else one.fitted(n_latent, style_dim)
 
 
-def _told(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     """Names for a message."""
-    if len(names) > TOLD and names == [str(number) for number in range(len(names))]:
+    if len(names) > LISTED and names == [str(number) for number in range(len(names))]:
         return f"0 to {len(names) - 1}"
-    return ", ".join(names[:TOLD]) + (f" and {len(names) - TOLD} more" if len(names) > TOLD else "")
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def read_components(path: str | Path, generator: str) -> Components:

@@ -150,8 +150,8 @@ def _object(content: Mapping[str, Any]) -> str | None:
 
 def _tell_trained(path: Path, name: str, is_trained: bool) -> None:
     if is_trained:
-        told = "the generator in training: the file holds no average of it, whose images are usually better"
-        print(f"{path}: takes {name!r}, {told}", file=sys.stderr)
+        note = "the generator in training: the file holds no average of it, whose images are usually better"
+        print(f"{path}: takes {name!r}, {note}", file=sys.stderr)
 
 
 def _with_own(state: dict[str, Tensor], own: object, latent_avg: Tensor | None) -> Network:

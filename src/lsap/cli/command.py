@@ -65,8 +65,8 @@ def command(config_name: str, task: str, *checks: str) -> Callable[[], None]:
             try:
                 return run(config)
             except Exception as error:
-                if isinstance(error, MissingFile) and (told := fetching(config, str(error))):
-                    error.add_note(told)
+                if isinstance(error, MissingFile) and (advice := fetching(config, str(error))):
+                    error.add_note(advice)
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     return _member_failed(error, config_name, debug)  # the others go on
                 failed.append(error)
@@ -140,5 +140,5 @@ def _swept(error: Exception | None, config_name: str, debug: bool) -> None:
                 traceback.print_exception(error)
             reason = explain(error, config_name) or f"{type(error).__name__}: {error}".strip().splitlines()[0]
             print(f"the launcher stopped: {reason}", file=sys.stderr)
-        print(f"error: {sweep.told(failures)}", file=sys.stderr)
+        print(f"error: {sweep.summary(failures)}", file=sys.stderr)
         sys.exit(1 if any(each.ours for each in failures.values()) else USER_ERROR)

@@ -26,18 +26,18 @@ from lsap.errors import LsapError, MissingFile, nearest
 LIGHTNING = "MisconfigurationException"  # by name: importing Lightning takes seconds
 
 
-def fetching(config: DictConfig, told: str) -> str | None:
+def fetching(config: DictConfig, listed: str) -> str | None:
     """The command that fetches missing files, for the end of their list; None where `lsap.assets` has none of them.
 
     Args:
         config: of the command that lacks them.
-        told: the list.
+        listed: the message that lists them.
     """
-    if "domain" not in config or "\n" not in told:
+    if "domain" not in config or "\n" not in listed:
         return None
     table = composed("assets")
     served = [each for each in table.files if config.domain.name in each.domains]
-    if not any(each.get("url") and Path(each.file).stem in told for each in served):
+    if not any(each.get("url") and Path(each.file).stem in listed for each in served):
         return None
     kind = _method(config, {method for each in served for method in each.methods})
     typed = [f"domain={config.domain.name}", f"method={kind}", "fetch=true"]

@@ -64,18 +64,18 @@ class Sweep(Callback):
 
     def failures(self) -> dict[str, Failed]:
         """Member → why it failed, or that nothing is known of it."""
-        told = {int(file.stem): json.loads(file.read_text(encoding="utf-8")) for file in self.folder.glob("*.json")}
+        ended = {int(file.stem): json.loads(file.read_text(encoding="utf-8")) for file in self.folder.glob("*.json")}
         silent = {"failed": {"why": SILENT, "ours": False}}
         for number, name in enumerate(self.members):
-            told.setdefault(number, {"name": name} | silent)
-        found = [told[number] for number in sorted(told)]
+            ended.setdefault(number, {"name": name} | silent)
+        found = [ended[number] for number in sorted(ended)]
         return {each["name"]: Failed(**each["failed"]) for each in found if each["failed"] is not None}
 
     def tidy(self) -> None:
         """Take the lines of the members away."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def told(self, failures: dict[str, Failed]) -> str:
+    def summary(self, failures: dict[str, Failed]) -> str:
         """The failures, as a user should read them."""
         lines = "".join(f"\n  {name}\n    {failed.why}" for name, failed in failures.items())
         known = f" of {len(self.members)}" if self.members else ""

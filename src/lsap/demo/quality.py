@@ -24,7 +24,7 @@ class Seen:
 
 
 @torch.no_grad()
-def judge(
+def measure(
     generator: StyleGenerator, reader: FactorReader, count: int = 5000, seed: int = 0, noise: Noise = "none"
 ) -> dict[str, float]:
     """Compare samples of a generator with renders.

@@ -32,13 +32,13 @@ Attributes = Callable[[Tensor], Tensor]  # codes [N, L, C] of the same N images,
 LIMIT = 3.0  # standard deviations of the samples; further out codes are hardly the generator's own any more
 
 
-# ---- how strong an edit is made, a class per way
+# ---- how strong an edit is made, a class per rule
 
 
 class Strengths(Protocol):
     """How strongly images are edited.
 
-    name: of the way, as outputs and tables show it.
+    name: of the rule, as outputs and tables show it.
     steps: what the steps of the edit are called by, one number each: strengths, or effects.
     """
 
@@ -149,9 +149,9 @@ def beyond(direction: Direction, strengths: Sequence[float]) -> str | None:
     outside = [strength for strength in strengths if not low <= strength <= high]
     if not outside:
         return None
-    told = ", ".join(f"{strength:g}" for strength in outside)
+    listed = ", ".join(f"{strength:g}" for strength in outside)
     return (
-        f"direction={direction.name}: strength {told} is outside of its usable range, {low:g} to {high:g}; images "
+        f"direction={direction.name}: strength {listed} is outside of its usable range, {low:g} to {high:g}; images "
         "edited so far are hardly the generator's own"
     )
 

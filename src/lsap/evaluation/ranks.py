@@ -68,14 +68,14 @@ def rank_correlations(
     scopes = {name: slice(i, i + 1) for i, name in enumerate(methods)} | ({EVERY: slice(None)} if several else {})
     for scope, rows in scopes.items():
         ranks = {key: standard(_drawn(values[key][rows], places)) for key in used}
-        found += [one for p, t in pairs if (one := _told(p, t, scope, correlation(ranks[p], ranks[t]), n))]
+        found += [one for p, t in pairs if (one := _formatted(p, t, scope, correlation(ranks[p], ranks[t]), n))]
     if several:
         for p, t in pairs:
             each = spearman(values[p].T, values[t].T)  # of the methods, on every image
             with np.errstate(invalid="ignore"):
                 drawn = each[places]
                 rho = np.nansum(drawn, 1) / np.isfinite(drawn).sum(1)
-            found += [one] if (one := _told(p, t, IMAGES, rho, n)) else []
+            found += [one] if (one := _formatted(p, t, IMAGES, rho, n)) else []
     return found
 
 
@@ -88,7 +88,7 @@ def _drawn(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     return values[:, places].transpose(1, 0, 2).reshape(len(places), -1)
 
 
-def _told(predictor: str, target: str, scope: str, rho: np.ndarray, n: int) -> Correlation | None:
+def _formatted(predictor: str, target: str, scope: str, rho: np.ndarray, n: int) -> Correlation | None:
     """The correlation [0] and its interval from those of the bootstrap [1:]; None where there is none."""
     if not np.isfinite(rho[0]):
         return None

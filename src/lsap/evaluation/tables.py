@@ -115,9 +115,9 @@ class ResultsTable:
         counts = sorted(
             {s.n for row in self.rows.values() for s in row.values() if s is not None and s.std is not None}
         )
-        told = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
+        count = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
         note = "mean ± standard deviation over images [95 % bootstrap interval of the mean]"
-        return "\n".join(lines) + f"\n\nn = {told} images; {note}.\n"
+        return "\n".join(lines) + f"\n\nn = {count} images; {note}.\n"
 
     def means(self) -> dict[str, dict[str, Any]]:
         """Method → measure → mean alone."""

@@ -88,12 +88,12 @@ class Parts:
     @cached_property
     def perceptual(self) -> nn.Module | None:
         """The perceptual distance, or None where its weight is 0 and it would need a file."""
-        return self._judge("perceptual")
+        return self._network("perceptual")
 
     @cached_property
     def similarity(self) -> nn.Module | None:
         """The identity judge, or None where its weight is 0 and it would need a file."""
-        return self._judge("similarity")
+        return self._network("similarity")
 
     @cached_property
     def judges(self) -> dict[str, Any]:
@@ -109,11 +109,11 @@ class Parts:
             found[role] = own if own is not None else instantiate(node).to(self.device) if there else None
         return found
 
-    def _judge(self, name: str) -> nn.Module | None:
+    def _network(self, name: str) -> nn.Module | None:
         if not needed(self.config, f"{name}.checkpoint") and not self._shipped(name):
             return None
-        judge: nn.Module = instantiate(self.config[name])
-        return judge.to(self.device)
+        network: nn.Module = instantiate(self.config[name])
+        return network.to(self.device)
 
     def _shipped(self, name: str) -> bool:
         return "checkpoint" not in self.config[name]
@@ -214,8 +214,8 @@ class Parts:
     def trunk(self) -> nn.Module:
         """The perceptual distance that is optimised; tables go on using the domain's."""
         chosen = self.config.embedding.perceptual if _own_trunk(self.config) else {}
-        judge: nn.Module = instantiate(self.config.perceptual, **chosen)
-        return judge.to(self.device)
+        network: nn.Module = instantiate(self.config.perceptual, **chosen)
+        return network.to(self.device)
 
     @cached_property
     def view_size(self) -> tuple[int, int]:
@@ -287,8 +287,8 @@ class Parts:
         """The perceptual distance of the refinement: the domain's, or over the trunk that its YAML asks for."""
         own = self.config.refinement.get("perceptual")
         chosen = own if own is not None and "net" in self.config.perceptual else {}
-        judge: nn.Module = instantiate(self.config.perceptual, **chosen)
-        return judge.to(self.device)
+        network: nn.Module = instantiate(self.config.perceptual, **chosen)
+        return network.to(self.device)
 
     @cached_property
     def training_images(self) -> Source:
@@ -306,8 +306,8 @@ class Parts:
         """The judge of identity that a refinement's network learns by; None where its weight is 0."""
         if self.config.refinement.training.lambda_id == 0:
             return None
-        judge: nn.Module = instantiate(self.config.similarity)
-        return judge.to(self.device)
+        network: nn.Module = instantiate(self.config.similarity)
+        return network.to(self.device)
 
     @cached_property
     def encoder_in_use(self) -> nn.Module:
@@ -367,9 +367,9 @@ class Parts:
     def examples(self) -> Refinement:
         """The module that makes what the training learns from."""
         node = self.config.refinement.training.examples
-        way: type[Refinement] = get_class(node._target_)
+        refinement: type[Refinement] = get_class(node._target_)
         given = self.borrowed(node) | arguments(node, FOR_EXAMPLES)
-        return way(self.generator, self.fingerprint, **given).to(self.device)
+        return refinement(self.generator, self.fingerprint, **given).to(self.device)
 
     def borrowed(self, node: DictConfig) -> dict[str, Any]:
         """The parts that a node's `borrows` names, by argument."""
@@ -389,9 +389,9 @@ class Parts:
     def refinement(self) -> Refinement:
         """The module that refines, with its parts."""
         node = self.config.refinement
-        way: type[Refinement] = get_class(node._target_)
+        refinement: type[Refinement] = get_class(node._target_)
         given = self.borrowed(node) | arguments(node)
-        return way(self.generator, self.fingerprint, node.name, **given).to(self.device)
+        return refinement(self.generator, self.fingerprint, node.name, **given).to(self.device)
 
 
 def check_sizes(parts: Parts, data: ImageDataModule) -> None:

@@ -193,7 +193,7 @@ def _edited(
     for name, method in methods.items():
 
         def cache(again: bool, method: MethodOutputs = method) -> MetricCache:
-            about = {"run": method.mark, "names": names, "again": again, **measured.settings}
+            about = {"run": method.digest, "names": names, "again": again, **measured.settings}
             return MetricCache(Path(config.outputs) / config.domain.name / "evaluations" / "kept", "edits", about)
 
         rows = measured.run(method, names, cache)

@@ -27,7 +27,7 @@ from lsap.stylegan2 import PUBLISHED_CHANNELS, Generator
 
 TARGETS = (".safetensors", ".pt")
 BARE = ("codes", "direction")
-JUDGES: Mapping[str, Callable[[str | Path], torch.nn.Module]] = {
+METRIC_NETWORKS: Mapping[str, Callable[[str | Path], torch.nn.Module]] = {
     "arcface": formats.load_arcface,
     "curricularface": formats.load_curricularface,
     "moco": formats.load_moco,
@@ -107,8 +107,8 @@ def _write(config: DictConfig, held: str, source: Path, target: Path) -> list[Pa
         return [_generator(formats.load_generator(source), source, target)]
     if held == "encoder":
         return _encoder(config, source, target)
-    if held in JUDGES:
-        return [_judge(held, source, target)]
+    if held in METRIC_NETWORKS:
+        return [_metric_network(held, source, target)]
     owner = _owner(config)
     if held == "codes":
         codes = formats.read_codes(
@@ -186,8 +186,8 @@ def _encoder(config: DictConfig, source: Path, target: Path) -> list[Path]:
     return made
 
 
-def _judge(held: str, source: Path, target: Path) -> Path:
-    judge = JUDGES[held](source)
+def _metric_network(held: str, source: Path, target: Path) -> Path:
+    network = METRIC_NETWORKS[held](source)
     content: Mapping[str, Any] = formats.read_state(source)
     state = content.get("state_dict", content)
     wanted = QUERY if held == "moco" and any(name.startswith(QUERY) for name in state) else ""
@@ -195,7 +195,7 @@ def _judge(held: str, source: Path, target: Path) -> Path:
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("fc.", "classifier."))}
     card = {"kind": f"lsap judge {held}", "source": source.name, "sha256": formats.file_digest(source)}
     path = _same(formats.write_state(target, tensors, card), tensors)
-    if formats.fingerprint(JUDGES[held](path)) != formats.fingerprint(judge):
+    if formats.fingerprint(METRIC_NETWORKS[held](path)) != formats.fingerprint(network):
         raise RuntimeError(f"{path} does not read back as it was written")
     return path
 

@@ -85,7 +85,7 @@ def crop(config: DictConfig) -> Crops:
             f"(the first: {photographs.names[0]}); landmarks=/path/to/file.json can say where they are"
         )
     write_json(folder / RECORD, asdict(result))
-    told(result, folder)
+    _print_result(result, folder)
     return result
 
 
@@ -121,7 +121,7 @@ def file_name(name: str, number: int, taken: set[str]) -> str:
     return file
 
 
-def told(result: Crops, folder: Path) -> None:
+def _print_result(result: Crops, folder: Path) -> None:
     """Print what became of the photographs, naming those without a crop."""
     number = f"{len(result.crops)} face{'' if len(result.crops) == 1 else 's'}"
     print(f"{number} of {result.size}x{result.size} pixels: {folder}")

@@ -108,7 +108,7 @@ def check(config: DictConfig) -> list[Report]:
     mixed_up(reports, found)
     write_json(folder / "check.json", {"domain": config.domain.name, "splits": [asdict(report) for report in reports]})
     for report in reports:
-        print(told(config.domain.name, report))
+        print(report_text(config.domain.name, report))
     warned = sum(len(report.warnings) for report in reports)
     print(f"{folder}/check.json: {warned or 'no'} warning{'' if warned == 1 else 's'}")
     return reports
@@ -139,10 +139,10 @@ def look(source: Source, indices: Sequence[int], num_workers: int) -> Iterable[L
 
 def progress(split: str, total: int, looks: Iterable[Look]) -> Iterator[Look]:
     """Pass looks on and say every ten seconds how far they are."""
-    said = time.monotonic()
+    printed = time.monotonic()
     for done, one in enumerate(looks, 1):
-        if time.monotonic() - said > 10:
-            said = time.monotonic()
+        if time.monotonic() - printed > 10:
+            printed = time.monotonic()
             print(f"{split}: {done} of {total} images", file=sys.stderr)
         yield one
 
@@ -176,7 +176,7 @@ def differences(report: Report, config: DictConfig) -> list[str]:
     if published and report.images not in {entry["count"] for entry in published}:
         nearest = min((entry["count"] for entry in published), key=lambda count: abs(count - report.images))
         amount = f"{abs(report.images - nearest)} {'fewer' if report.images < nearest else 'more'}"
-        found.append(f"{counted(report.images)}, but {' or '.join(map(said, published))}: {amount}")
+        found.append(f"{counted(report.images)}, but {' or '.join(map(_described, published))}: {amount}")
     readable = report.looked_at - len(report.unreadable)
     expected = {f"{entry['size'][0]}x{entry['size'][1]}" for entry in published if "size" in entry}
     others = {size: count for size, count in report.sizes.items() if expected and size not in expected}
@@ -197,7 +197,7 @@ def differences(report: Report, config: DictConfig) -> list[str]:
     return found
 
 
-def said(entry: dict[str, Any]) -> str:
+def _described(entry: dict[str, Any]) -> str:
     """One published split in words."""
     version = f" (version {entry['version']})" if "version" in entry else ""
     return f"{entry['set']}{version} has {entry['count']}"
@@ -218,7 +218,7 @@ def mixed_up(reports: Sequence[Report], found: dict[str, Source]) -> None:
                 report.warnings.append(f"{len(both)} of its images are trained on too (the first: {both[0]})")
 
 
-def told(domain: str, report: Report) -> str:
+def report_text(domain: str, report: Report) -> str:
     """A report for the terminal."""
     where = f"{report.root} ({report.data_set})" if report.data_set else report.root
     looked = "all read" if report.looked_at == report.images else f"{report.looked_at} of them read"

@@ -88,7 +88,7 @@ def fit(
     state: State,
     module: LightningModule,
     data: ImageDataModule,
-    course: TrainingPlan,
+    plan: TrainingPlan,
     callbacks: Sequence[Callback] = (),
 ) -> tuple[Trainer, ReadableProgress]:
     """Run Lightning's Trainer from the start or from the last checkpoint.
@@ -99,7 +99,7 @@ def fit(
         state: what `RunFolder.claim` said.
         module: counts its batches in `batches_seen`, which its checkpoint keeps.
         data: training images, and held-out ones if the best checkpoint is to be kept.
-        course: title, length, what is watched.
+        plan: title, length, what the best checkpoint is chosen by.
         callbacks: further ones.
 
     Raises:
@@ -111,18 +111,18 @@ def fit(
     resumed = str(last) if state == "continue" and last.is_file() else None
     first_step = folder.record.step if resumed else 0
     if resumed and global_rank() == 0:
-        print(f"resuming {folder.path}: {first_step} of {course.max_steps} steps are done")
-    progress = ReadableProgress(course.batch_size, course.title)
-    validate_every = max(1, min(round(settings.val_check_interval * course.max_steps), 2500))
-    save_every = max(1, min(round(settings.save_every * course.max_steps), 1000))
+        print(f"resuming {folder.path}: {first_step} of {plan.max_steps} steps are done")
+    progress = ReadableProgress(plan.batch_size, plan.title)
+    validate_every = max(1, min(round(settings.val_check_interval * plan.max_steps), 2500))
+    save_every = max(1, min(round(settings.save_every * plan.max_steps), 1000))
     curves = MetricsFile(folder.path / "metrics.csv", first_step)
     followed: list[Callback] = [progress, Recorder(folder), *callbacks]
     if data.val_indices:  # before `last`, which keeps what `best` knows
         best = ModelCheckpoint(
-            checkpoints, "best", course.watched, save_top_k=1, save_weights_only=True, enable_version_counter=False
+            checkpoints, "best", plan.watched, save_top_k=1, save_weights_only=True, enable_version_counter=False
         )
         followed.append(best)
-    log_every = max(1, min(10, course.max_steps // 50))
+    log_every = max(1, min(10, plan.max_steps // 50))
     followed.append(LastCheckpoint(last, save_every, validate_every if data.val_indices else None, curves, log_every))
     accumulate = settings.accumulate_grad_batches
     take_form(module, settings)
@@ -139,7 +139,7 @@ def fit(
             strategy="ddp_find_unused_parameters_true" if several else "auto",
             sync_batchnorm=several and device == "cuda",  # else a batch norm would see one process's share of a batch
             precision=settings.precision, accumulate_grad_batches=accumulate,
-            gradient_clip_val=settings.gradient_clip_val, max_steps=course.max_steps, max_epochs=-1,
+            gradient_clip_val=settings.gradient_clip_val, max_steps=plan.max_steps, max_epochs=-1,
             logger=[curves, *_dashboards(config, folder)], callbacks=followed,
             val_check_interval=validate_every * accumulate if data.val_indices else None, check_val_every_n_epoch=None,
             limit_val_batches=1.0 if data.val_indices else 0, num_sanity_val_steps=0,
@@ -151,7 +151,7 @@ def fit(
         except RuntimeError as error:
             if not memory_is_full(error):
                 raise
-            raise StoppedRun(_no_memory(course, recomputed=settings.recompute)) from error
+            raise StoppedRun(_no_memory(plan, recomputed=settings.recompute)) from error
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning leaves by sys.exit(1)
                 raise KeyboardInterrupt from None
@@ -180,13 +180,13 @@ def best_weights(folder: Path, part: str, device: torch.device) -> dict[str, Ten
     return {name.removeprefix(f"{part}."): tensor for name, tensor in state.items()}
 
 
-def _no_memory(course: TrainingPlan, recomputed: bool) -> str:
+def _no_memory(plan: TrainingPlan, recomputed: bool) -> str:
     """The one line about a training that does not fit into memory."""
-    key = course.batch_setting
+    key = plan.batch_setting
     further = "" if recomputed else " and trainer.recompute=true, which needs far less, goes on from there"
     preset = " or preset=low_memory" if key == "batch_size" else ""
     return (
-        f"{key}={course.batch_size}: a step of so many images does not fit into memory. The work so far stays in "
+        f"{key}={plan.batch_size}: a step of so many images does not fit into memory. The work so far stays in "
         f"last.ckpt{further}; a smaller {key}={preset} is another run"
     )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lsap.checkpoints import fingerprint
 from lsap.demo import FACTORS, Portraits, factors, render
-from lsap.demo.quality import judge
+from lsap.demo.quality import measure
 from lsap.demo.weights import load_factor_reader, load_generator
 from lsap.pipelines.devices import device_of
 from lsap.reports.pictures import save, sheet
@@ -23,7 +23,7 @@ def laboratory(config: DictConfig) -> dict[str, float]:
     """Measure a generator and draw the sheets.
 
     Returns:
-        What `lsap.demo.quality.judge` measures; also written to `quality.json`, beside samples.png, renders.png,
+        What `lsap.demo.quality.measure` measures; also written to `quality.json`, beside samples.png, renders.png,
         sweeps.png, rich.png and far.png.
 
     Raises:
@@ -32,7 +32,7 @@ def laboratory(config: DictConfig) -> dict[str, float]:
     device = device_of("auto")
     generator = load_generator(config.checkpoint).to(device)
     folder = Path(config.outputs)
-    found = judge(generator, load_factor_reader().to(device), config.count, config.seed)
+    found = measure(generator, load_factor_reader().to(device), config.count, config.seed)
     write_json(folder / "quality.json", {"generator": fingerprint(generator)[:12], "count": config.count} | found)
     z = torch.randn(64, generator.style_dim, generator=torch.Generator().manual_seed(config.seed))
     with torch.no_grad():

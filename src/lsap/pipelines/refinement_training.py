@@ -67,11 +67,11 @@ def train_refinement(config: DictConfig) -> Path:
         if rank == 0:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
         node = config.refinement.training
-        course = TrainingPlan(
+        plan = TrainingPlan(
             f"{config.refinement.name}'s network", node.max_steps, node.batch_size, "val/loss",
             "refinement.training.batch_size",
         )  # fmt: skip
-        trainer, progress = fit(config, folder, state, module, data, course)
+        trainer, progress = fit(config, folder, state, module, data, plan)
         if trainer.is_global_zero:
             keep(parts, module, folder, file)
             numbers = {name: float(f"{value:.6g}") for name, value in trainer.callback_metrics.items()}

@@ -69,10 +69,10 @@ def train(config: DictConfig) -> Trained:
             return _finished_before(folder, rank)
         if rank == 0:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-        course = TrainingPlan(
+        plan = TrainingPlan(
             f"{config.embedding.name} λ={config.lambda_nscd:g}", config.max_steps, config.batch_size, "val/image_loss"
         )
-        trainer, progress = fit(config, folder, state, module, data, course, _panels(config, parts, data))
+        trainer, progress = fit(config, folder, state, module, data, plan, _panels(config, parts, data))
         if trainer.is_global_zero:
             results = _measure(config, parts, module, data, folder.path, progress)
             _log(config, parts, module, data, trainer, results)
@@ -112,8 +112,8 @@ def training_module(config: DictConfig, parts: Parts) -> EncoderTraining:
         start_from(encoder, config.init)
     own = {"adversary": parts.adversary} if "adversary" in config else {}
     own |= {"iterations": config.iterations} if "iterations" in config else {}
-    way: type[EncoderTraining] = get_class(config.embedding._target_)
-    return way(
+    module: type[EncoderTraining] = get_class(config.embedding._target_)
+    return module(
         encoder, parts.generator, parts.view, parts.objective(), parts.space, parts.stages(),
         optimizer=parts.optimizer(), seed=config.seed, **own,
     )  # fmt: skip

@@ -68,7 +68,7 @@ def panel_edits(config: DictConfig, parts: Parts) -> dict[str, Moved]:
 
 
 def _moved(wanted: editors.Wanted, config: DictConfig) -> Moved:
-    steps = editors.ways(config, wanted, False).steps
+    steps = editors.strength_rule(config, wanted, False).steps
     strength = steps[-1] or steps[0]  # the upper end, unless there is none
     published = wanted.strength is not None
     direction = wanted.direction if published else incremental(wanted.direction)

@@ -82,8 +82,8 @@ class Locality:
 
 def around(pivots: Tensor, codes: Tensor, alpha: float) -> Tensor:
     """Codes [..., L, C] pulled to a distance alpha of pivots [..., L, C], counted over rows and channels together."""
-    way = codes - pivots
-    return pivots + alpha * way / way.flatten(-2).norm(dim=-1)[..., None, None]
+    offset = codes - pivots
+    return pivots + alpha * offset / offset.flatten(-2).norm(dim=-1)[..., None, None]
 
 
 def stream(seed: int, name: str) -> torch.Generator:

@@ -31,13 +31,14 @@ STYLE = """
 #samples .grid-wrap {min-height: 0; max-height: none}
 #samples .grid-container {grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 6px; padding: 28px 4px 4px}
 #samples .thumbnail-lg {width: 100%; min-width: 0; height: auto; aspect-ratio: 1}
-.told caption {text-align: left; padding: 3px 8px; font-weight: 600}
-.told table {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
-.told table, .told thead, .told tbody, .told tr {border: 0 !important}
-.told th, .told td {text-align: right; padding: 3px 8px; border: 0 !important; font-weight: 400; white-space: nowrap}
-.told tr :first-child {text-align: left}
-.told thead th {font-weight: 600; border-bottom: 1px solid #8888 !important}
-.told p, .aside {margin: 4px 8px 0; opacity: .75; font-size: .85em}
+.numbers caption {text-align: left; padding: 3px 8px; font-weight: 600}
+.numbers table {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
+.numbers table, .numbers thead, .numbers tbody, .numbers tr {border: 0 !important}
+.numbers th, .numbers td {text-align: right; padding: 3px 8px; border: 0 !important}
+.numbers th, .numbers td {font-weight: 400; white-space: nowrap}
+.numbers tr :first-child {text-align: left}
+.numbers thead th {font-weight: 600; border-bottom: 1px solid #8888 !important}
+.numbers p, .aside {margin: 4px 8px 0; opacity: .75; font-size: .85em}
 """
 INTRODUCTION = """# lsap
 Choose a sample or upload an image, press **Invert**, and move the sliders to edit it."""
@@ -140,8 +141,8 @@ def built(gradio: Any, playground: Playground) -> Any:
                         sliders = [_slider(gradio, slider) for slider in playground.sliders]
                         reset = gradio.Button("Reset", size="sm", visible=bool(sliders))
                     with gradio.Column(min_width=240):
-                        numbers = gradio.HTML("", elem_id="numbers", elem_classes="told")
-                        changes = gradio.HTML("", elem_id="changes", elem_classes="told")
+                        numbers = gradio.HTML("", elem_id="numbers", elem_classes="numbers")
+                        changes = gradio.HTML("", elem_id="changes", elem_classes="numbers")
                         codes = gradio.DownloadButton("Download the codes", interactive=False, elem_id="codes")
 
         def sample(event: Any) -> tuple[Any, ...]:

@@ -47,7 +47,7 @@ class Slider:
     high: float
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """Unit and origin, for who wants to know."""
         return f"{self.direction.unit}; {self.direction.origin}" if self.direction.origin else self.direction.unit
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lsap.demo import factors, portraits
 from lsap.demo.pretraining.steps import Pretraining
-from lsap.demo.quality import judge
+from lsap.demo.quality import measure
 from lsap.demo.weights import load_factor_reader
 
 if TYPE_CHECKING:
@@ -123,4 +123,4 @@ class GeneratorPretraining(Pretraining):
         """Measured by the reader, which has no part in this training and must be made before it."""
         kept = self.product.eval()
         reader = load_factor_reader().to(self.device)
-        return {name: round(value, 4) for name, value in judge(kept, reader, seed=self.seed).items()}
+        return {name: round(value, 4) for name, value in measure(kept, reader, seed=self.seed).items()}

@@ -172,13 +172,13 @@ def _probe(config: DictConfig, parts: Parts, samples: Samples, folder: Path) -> 
     """Fit a linear reader to the labels and keep it."""
     if not samples.labels:
         raise BadValue("probe=true needs labels; give labels=…")
-    judge, owner = embedder(config, parts)
+    network, owner = embedder(config, parts)
     with torch.no_grad():
-        seen = [judge.embed(parts.view(parts.generator(part))).float().cpu() for part in samples.w.split(CHUNK)]
-    probe = Probe.fit(judge, torch.cat(seen), {samples.attributes[n]: v for n, v in samples.labels.items()})
+        seen = [network.embed(parts.view(parts.generator(part))).float().cpu() for part in samples.w.split(CHUNK)]
+    probe = Probe.fit(network, torch.cat(seen), {samples.attributes[n]: v for n, v in samples.labels.items()})
     path = probe.save(folder / "probe.safetensors", owner)
-    told = ", ".join(f"{name} {share:.2f}" for name, share in probe.quality.items())
-    print(f"{path}: a reader of {told} (share of the labels' variance that it explains)")
+    quality = ", ".join(f"{name} {share:.2f}" for name, share in probe.quality.items())
+    print(f"{path}: a reader of {quality} (share of the labels' variance that it explains)")
 
 
 # ---- what is known of them, and files

@@ -26,7 +26,7 @@ from lsap.pipelines.build import Parts
 from lsap.pipelines.devices import device_of
 from lsap.pipelines.editing import setup as editors
 from lsap.pipelines.editing.edits import Edit, Work, digest, finish, reader_label, searched, strengths_on
-from lsap.pipelines.editing.setup import column, inverted_images, stored_run, ways
+from lsap.pipelines.editing.setup import column, inverted_images, stored_run, strength_rule
 from lsap.reports.pictures import Column, grid, save, save_image
 from lsap.runs import Batch, Store, read_json, write_json
 from lsap.runs.folder import folder_name
@@ -55,13 +55,13 @@ def edit(config: DictConfig) -> Path:
     edits = []
     for one in wanted:
         place = column(one.direction, reader, config)
-        way = ways(config, one, place is not None)
+        rule = strength_rule(config, one, place is not None)
         direction = incremental(one.direction) if config.effect is not None else one.direction
-        edits.append(Edit(direction, way, place))
+        edits.append(Edit(direction, rule, place))
     settings = {
         "inversions": source.plan.hash, "domain": config.domain.name, "generator": parts.fingerprint[:12],
         "directions": [f"{e.direction.name}-{digest(e.direction)}" for e in edits],
-        "steps": [list(e.way.steps) for e in edits], "ways": [e.way.name for e in edits],
+        "steps": [list(e.rule.steps) for e in edits], "ways": [e.rule.name for e in edits],
         "matched_on": config.matched_on if config.effect is not None and config.matched == "run" else None,
         "reader": None if config.effect is None or reader is None else reader_label(reader),
     }  # fmt: skip
@@ -140,7 +140,7 @@ def _matched(work: Work, count: int) -> list[Edit]:
             write_json(file, known)
         if len(known[name]) != len(one.labels):
             raise BadValue(f"{file} cannot be read (it has not one strength for each step of {name}); {SEARCH_AGAIN}")
-        edits.append(Edit(one.direction, one.way, one.column, torch.tensor(known[name])))
+        edits.append(Edit(one.direction, one.rule, one.column, torch.tensor(known[name])))
     return edits
 
 
@@ -149,14 +149,14 @@ def _matched(work: Work, count: int) -> list[Edit]:
 
 def _do(work: Work) -> None:
     """Edit what is left of the plan."""
-    said = time.monotonic()
+    printed = time.monotonic()
     try:
         for batch in work.store.pending():
             began = time.time()
             rows = _batch(work, batch)
             work.store.write(batch, rows, None, times={"seconds": round(time.time() - began, 3), "images": len(rows)})
-            if time.monotonic() - said > 15:
-                said = time.monotonic()
+            if time.monotonic() - printed > 15:
+                printed = time.monotonic()
                 left = len(work.store.unfinished())
                 print(f"{len(work.store.batches) - left} of {len(work.store.batches)} batches", file=sys.stderr)
     finally:

@@ -37,20 +37,20 @@ class Edit:
 
     Attributes:
         direction: what is applied.
-        way: how its strengths are found.
+        rule: how its strengths are found.
         column: of its attribute among those that are read here, or None.
         fixed: strengths [S] that hold for every image, or None where each has its own.
     """
 
     direction: Direction
-    way: Strengths
+    rule: Strengths
     column: int | None
     fixed: Tensor | None = None
 
     @property
     def labels(self) -> list[str]:
         """The steps as folders and captions call them."""
-        return [label(step) for step in self.way.steps]
+        return [label(step) for step in self.rule.steps]
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ def finish(work: Work, shown: int) -> Path:
     write_json(path / "checksums.json", work.store.checksums())
     write_json(path / "summary.json", summary)  # last: it makes the run finished
     for one in work.edits:
-        for text, target in zip(one.labels, one.way.steps, strict=True):
+        for text, target in zip(one.labels, one.rule.steps, strict=True):
             found = [(row["strength"], row.get("change")) for row in _of_step(one, text, rows)]
             if (line := out_of_reach(one, target, found)) is not None:
                 print(line, file=sys.stderr)
     for name, summed in means.items():
         print(f"{name}  [{summed['way']}; {summed['unit']}]")
         for step, row in summed["steps"].items():
-            told = "".join(f"  {key} {value:.4g}" for key, value in row.items() if value is not None)
-            print(f"  {step:>6}{told}")
+            numbers = "".join(f"  {key} {value:.4g}" for key, value in row.items() if value is not None)
+            print(f"  {step:>6}{numbers}")
     print(path)
     return path
 
@@ -119,15 +119,15 @@ def reader_label(reader: Reader) -> str:
 def _summed(one: Edit, rows: Sequence[Row]) -> dict[str, Any]:
     """Means over images of every step of one edit."""
     steps: dict[str, Row] = {}
-    for text, target in zip(one.labels, one.way.steps, strict=True):
+    for text, target in zip(one.labels, one.rule.steps, strict=True):
         found = _of_step(one, text, rows)
         steps[text] = {}
-        if isinstance(one.way, MatchedEach):
+        if isinstance(one.rule, MatchedEach):
             steps[text]["short"] = sum(not _reached(r.get("change"), target) for r in found)
         for key in ("strength", "change", "leakage"):
             values = [r[key] for r in found if r.get(key) is not None]
             steps[text][key] = seven_digits(sum(values) / len(values)) if values else None
-    return {"way": one.way.name, "unit": one.direction.unit, "origin": one.direction.origin, "steps": steps}
+    return {"way": one.rule.name, "unit": one.direction.unit, "origin": one.direction.origin, "steps": steps}
 
 
 def out_of_reach(one: Edit, target: float, edited: Sequence[tuple[float | None, float | None]]) -> str | None:
@@ -138,15 +138,15 @@ def out_of_reach(one: Edit, target: float, edited: Sequence[tuple[float | None, 
         target: the wanted effect.
         edited: (strength, change) of every image; None where the attribute cannot be read.
     """
-    if not isinstance(one.way, MatchedOnAverage | MatchedEach):
+    if not isinstance(one.rule, MatchedOnAverage | MatchedEach):
         return None
-    limit = one.way.limit
+    limit = one.rule.limit
     changes = [change for _, change in edited if change is not None]
     mean = sum(changes) / max(len(changes), 1)
     short = [s for s, change in edited if s is not None and abs(s) >= limit and not _reached(change, target)]
-    if not short or not changes or (isinstance(one.way, MatchedOnAverage) and _reached(mean, target)):
+    if not short or not changes or (isinstance(one.rule, MatchedOnAverage) and _reached(mean, target)):
         return None
-    where = f" on {len(short)} of {len(edited)} images" if isinstance(one.way, MatchedEach) else ""
+    where = f" on {len(short)} of {len(edited)} images" if isinstance(one.rule, MatchedEach) else ""
     return (
         f"direction={one.direction.name}: effect {target:g} is out of reach{where}; {mean:.3g} was reached on average, "
         f"with strengths of {-limit:g} to {limit:g} tried"
@@ -242,7 +242,7 @@ def searched(work: Work, one: Edit, count: int) -> list[float]:
         pieces = zip(_first(work, count), moved.split(sizes), strict=True)
         return torch.cat([work.attributes(inversion)(piece).cpu() for inversion, piece in pieces])
 
-    found: list[float] = one.way.strengths(codes, one.direction, one.column, attributes)[0].tolist()
+    found: list[float] = one.rule.strengths(codes, one.direction, one.column, attributes)[0].tolist()
     return found
 
 
@@ -261,4 +261,4 @@ def strengths_on(work: Work, one: Edit, inversion: Inversion) -> Tensor:
     if one.fixed is not None:
         return one.fixed.expand(len(inversion), -1)
     attributes = work.attributes(inversion) if one.column is not None else None
-    return one.way.strengths(inversion.codes, one.direction, one.column, attributes)
+    return one.rule.strengths(inversion.codes, one.direction, one.column, attributes)

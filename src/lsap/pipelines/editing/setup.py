@@ -34,7 +34,7 @@ from lsap.values import COUNT, expanded
 
 SHIPPED = {"demo": Path(demo.__file__).parent / "directions"}  # directions that travel with the project, by domain
 OF_THE_RUN = ("generator", "view", "image_size", "data")  # what an edit takes over from the run that it edits
-TOLD = 4  # runs that a message names
+LISTED = 4  # runs that a message names
 SAMPLES = 2048  # that directions are found on where there is no file of them
 MATCHED: dict[str, type[MatchedOnAverage] | type[MatchedEach]] = {"run": MatchedOnAverage, "image": MatchedEach}
 FILES = (".safetensors", ".pt", ".pth", ".npy", ".npz", ".pkl")  # of directions
@@ -128,7 +128,7 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def _some(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:TOLD])) + (", …" if len(paths) > TOLD else "")
+    return ", ".join(map(str, paths[:LISTED])) + (", …" if len(paths) > LISTED else "")
 
 
 def inverted_images(config: DictConfig, parts: Parts, store: Store) -> Chosen | None:
@@ -327,8 +327,8 @@ def embedder(config: DictConfig, parts: Parts) -> tuple[Embedder, str]:
     node = config.judges.embedder
     if "checkpoint" in node and not present(config, "judges.embedder.checkpoint"):
         raise MissingFile(f"probes look through the domain's judge, and {node.checkpoint} is not there")
-    judge = instantiate(node).to(parts.device)
-    return judge, formats.fingerprint(judge)
+    network = instantiate(node).to(parts.device)
+    return network, formats.fingerprint(network)
 
 
 def column(direction: Direction, found: Reader | None, config: DictConfig) -> int | None:
@@ -346,13 +346,13 @@ def column(direction: Direction, found: Reader | None, config: DictConfig) -> in
 # ---- strengths
 
 
-def ways(config: DictConfig, wanted: Wanted, readable: bool) -> Strengths:
+def strength_rule(config: DictConfig, wanted: Wanted, readable: bool) -> Strengths:
     """How strongly one direction is applied: by `strength`, or by `effect` where its attribute can be read.
 
-    Where it cannot, the numbers of `effect` are taken as strengths, and the way is called so.
+    Where it cannot, the numbers of `effect` are taken as strengths, and the rule is called so.
 
     Raises:
-        BadValue: both are given, numbers that cannot be read, or an unknown way of matching.
+        BadValue: both are given, numbers that cannot be read, or an unknown rule of matching.
     """
     if config.matched not in MATCHED:
         raise BadValue(f"matched={config.matched}: {nearest(str(config.matched), MATCHED)}")
@@ -361,8 +361,8 @@ def ways(config: DictConfig, wanted: Wanted, readable: bool) -> Strengths:
     if config.effect is not None:
         steps = numbers("effect", config.effect)
         if readable:
-            way: Strengths = MATCHED[config.matched](steps)
-            return way
+            rule: Strengths = MATCHED[config.matched](steps)
+            return rule
         print(f"{wanted.direction.name}: nobody here can read what it changes; the numbers are taken as strengths")
         return _typed(wanted, FixedStrength(steps, "fixed strength, as nobody can read the effect"))
     if config.strength is not None:
@@ -373,11 +373,11 @@ def ways(config: DictConfig, wanted: Wanted, readable: bool) -> Strengths:
     return FixedStrength([round(float(value), 6) for value in torch.linspace(low, high, STEPS, dtype=torch.float64)])
 
 
-def _typed(wanted: Wanted, way: FixedStrength) -> FixedStrength:
+def _typed(wanted: Wanted, rule: FixedStrength) -> FixedStrength:
     """Strengths that somebody typed; a line on stderr where they leave the direction's usable range."""
-    if (line := beyond(wanted.direction, way.steps)) is not None:
+    if (line := beyond(wanted.direction, rule.steps)) is not None:
         print(line, file=sys.stderr)
-    return way
+    return rule
 
 
 def numbers(name: str, value: Any) -> list[float]:
@@ -386,31 +386,31 @@ def numbers(name: str, value: Any) -> list[float]:
     Raises:
         BadValue: anything else, two equal numbers, or values that are not finite.
     """
-    told = f"{name}={value}: write from:to:how many, as in {name}=-3:3:7, one number, or a list [-2,0,2]"
+    message = f"{name}={value}: write from:to:how many, as in {name}=-3:3:7, one number, or a list [-2,0,2]"
     if isinstance(value, str) and ":" in value:
         parts = value.split(":")
         if len(parts) != 3 or not re.fullmatch(r"\d+", parts[2]):
-            raise BadValue(told)
-        first, last = (_finite(word, told) for word in parts[:2])
+            raise BadValue(message)
+        first, last = (_finite(word, message) for word in parts[:2])
         count = int(parts[2])
         if count < 2 or first == last:
             raise BadValue(
                 f"{name}={value}: at least two steps between two different numbers; for one, {name}={first:g}"
             )
         return [round(first + (last - first) * step / (count - 1), 6) + 0.0 for step in range(count)]
-    found = [_finite(one, told) for one in (value if isinstance(value, ListConfig | list) else [value])]
+    found = [_finite(one, message) for one in (value if isinstance(value, ListConfig | list) else [value])]
     if not found or len({label(one) for one in found}) < len(found):
         raise BadValue(f"{name}={value}: expected at least one number, and each once")
     return found
 
 
-def _finite(value: Any, told: str) -> float:
+def _finite(value: Any, message: str) -> float:
     try:
         found = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
-        raise BadValue(told)
+        raise BadValue(message)
     return found
 
 

@@ -115,7 +115,7 @@ class EditMetrics:
         for one in self.edits if rows else ():
             keys = [f"{key}/{one.direction.name}" for key in ("strength", "effect")]
             edited = [(row.get(keys[0]), row.get(keys[1])) for row in rows.values()]
-            if (line := out_of_reach(one, one.way.steps[0], edited)) is not None:
+            if (line := out_of_reach(one, one.rule.steps[0], edited)) is not None:
                 print(f"{method.name}: {line}", file=sys.stderr)
         for name in self.names if rows else ():
             if all(row.get(f"strength/{name}") is None for row in rows.values()):
@@ -139,7 +139,7 @@ class EditMetrics:
                 known = folder.keep(key, {"strength": dict(zip(one.labels, values, strict=True))})
             strengths = [known["strength"][label] for label in one.labels]
             if None not in strengths:
-                found.append(Edit(one.direction, one.way, one.column, torch.tensor(strengths)))
+                found.append(Edit(one.direction, one.rule, one.column, torch.tensor(strengths)))
         return found
 
     @torch.no_grad()
@@ -277,19 +277,19 @@ def edit_metrics(
     edits = []
     for one in editors.directions(asked, parts) if named else ():
         place = editors.column(one.direction, reader, asked)
-        way = editors.ways(asked, one, place is not None)
-        if len(way.steps) != 1 or not way.steps[0]:
+        rule = editors.strength_rule(asked, one, place is not None)
+        if len(rule.steps) != 1 or not rule.steps[0]:
             raise BadValue(
                 f"effect={config.effect}, strength={config.strength}: methods are compared at one effect other than 0; "
                 "give one number"
             )
-        edits.append(Edit(incremental(one.direction), way, place))
+        edits.append(Edit(incremental(one.direction), rule, place))
     known = truth(config, chosen)
     settings = {
-        "directions": [[e.direction.name, e.way.name, list(e.way.steps), digest(e.direction)] for e in edits],
-        "reader": reader_mark(reader),
+        "directions": [[e.direction.name, e.rule.name, list(e.rule.steps), digest(e.direction)] for e in edits],
+        "reader": reader_digest(reader),
         "matched": asked.matched, "matched_on": asked.matched_on, "protocol": protocol.described,
-        "generator": parts.fingerprint[:12], "truth": reader_mark(getattr(known, "reader", None)),
+        "generator": parts.fingerprint[:12], "truth": reader_digest(getattr(known, "reader", None)),
     }  # fmt: skip
     return EditMetrics(parts, chosen, edits, reader, known, identity, protocol, asked.matched_on, settings)
 
@@ -303,7 +303,7 @@ def truth(config: DictConfig, chosen: Chosen) -> Truth | None:
     return found
 
 
-def reader_mark(reader: Reader | None) -> str | None:
+def reader_digest(reader: Reader | None) -> str | None:
     """Fingerprint of a reader that is a network, else its label."""
     if reader is None:
         return None

@@ -111,7 +111,7 @@ def described(evaluator: Evaluator, rows: Mapping[str, Rows]) -> dict[str, Any]:
     edits = {}
     if evaluator.edit_metrics is not None:
         for one in evaluator.edit_metrics.edits:
-            unit = f"{label(one.way.steps[0])}, {one.way.name}"
+            unit = f"{label(one.rule.steps[0])}, {one.rule.name}"
             edits[one.direction.name] = f"{unit}; {one.direction.unit}; {one.direction.origin}"
     return {
         "protocol": evaluator.protocol.name,
@@ -122,7 +122,7 @@ def described(evaluator: Evaluator, rows: Mapping[str, Rows]) -> dict[str, Any]:
         "identity_skipped": skipped,
         "faces": "nobody looked for them" if evaluator.faces is None else evaluator.faces.label,
         "runs": {
-            one.name: {"folder": str(one.path), "mark": one.mark[:12], "lost": len(one.lost)}
+            one.name: {"folder": str(one.path), "mark": one.digest[:12], "lost": len(one.lost)}
             for one in evaluator.methods
         },
         "edits": edits,

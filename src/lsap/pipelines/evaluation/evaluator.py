@@ -42,7 +42,7 @@ from lsap.reports.evaluation_report import SYNTHETIC, THEMSELVES
 from lsap.runs import content_digest, files_digest, image_digests
 from lsap.stylegan2 import freeze
 
-SAID = 15.0  # seconds between two lines of progress
+PROGRESS_EVERY = 15.0  # seconds between two lines of progress
 CODES = 64  # codes that are measured at once
 
 
@@ -98,9 +98,9 @@ class Evaluator:
         return instantiate(node).to(self.parts.device)
 
     @cached_property
-    def marks(self) -> dict[str, str]:
+    def digests(self) -> dict[str, str]:
         """What decides the numbers of each metric, by the key of its column; a network is hashed once for all."""
-        return {key: _metric_mark(metric) for key, metric in self.metrics.items()}
+        return {key: _network_digest(metric) for key, metric in self.metrics.items()}
 
     @cached_property
     def faces(self) -> ShownFaces | None:
@@ -127,8 +127,8 @@ class Evaluator:
         if not any(one.codes for one in self.methods):
             return None
         file = self.config.discriminator
-        judge = None if file is None else discriminator(file, self.parts.generator.style_dim).to(self.parts.device)
-        return LatentDistances(self.parts.space, judge)
+        network = None if file is None else discriminator(file, self.parts.generator.style_dim).to(self.parts.device)
+        return LatentDistances(self.parts.space, network)
 
     @cached_property
     def edit_metrics(self) -> EditMetrics | None:
@@ -180,14 +180,14 @@ class Evaluator:
 
     def cache(self, one: MethodOutputs, kind: str, **settings: Any) -> MetricCache:
         """Where numbers of a method are kept, under these settings and the images."""
-        about = {"run": one.mark, "images": self.images_mark, "names": _mark(self.names)}
+        about = {"run": one.digest, "images": self.images_digest, "names": _digest(self.names)}
         return MetricCache(self.folder / "kept", kind, about | settings)
 
     @cached_property
-    def images_mark(self) -> str:
+    def images_digest(self) -> str:
         """Digest of the images that are compared."""
         digests = image_digests(self.chosen.source, self.names)
-        return _mark(self.names) if digests is None else content_digest(digests)
+        return _digest(self.names) if digests is None else content_digest(digests)
 
     def pairs(self, one: MethodOutputs) -> Pairs:
         """Images and pictures of a method."""
@@ -211,7 +211,7 @@ class Evaluator:
         """The numbers of its pictures."""
         files = files_digest([one.pictures[name] for name in self.names])
         faces = None if self.faces is None else self.faces.label
-        settings = {"protocol": self.protocol.described, "metrics": self.marks, "files": files, "faces": faces}
+        settings = {"protocol": self.protocol.described, "metrics": self.digests, "files": files, "faces": faces}
         cache = self.cache(one, "pictures", chunk=self.config.chunk, **settings)
         rows: Rows = {}
         todo = [number for number in range(len(self.chunks)) if cache.find(number) is None]
@@ -240,10 +240,10 @@ class Evaluator:
         """What its edits do."""
         if self.edit_metrics is None:
             return {}
-        mark, settings = self.marks.get("identity"), self.edit_metrics.settings
+        network, settings = self.digests.get("identity"), self.edit_metrics.settings
 
         def where(again: bool) -> MetricCache:
-            return self.cache(one, "edits", judge=mark, again=again, **settings)
+            return self.cache(one, "edits", judge=network, again=again, **settings)
 
         return self.edit_metrics.run(one, self.names, where)
 
@@ -253,8 +253,8 @@ class Evaluator:
         if self._inception is None or len(self.names) < 2:
             return None
         files = files_digest([one.pictures[name] for name in self.names])
-        mark = self._inception.digest
-        cache = self.cache(one, "fid", protocol=self.protocol.described, files=files, inception=mark)
+        inception = self._inception.digest
+        cache = self.cache(one, "fid", protocol=self.protocol.described, files=files, inception=inception)
         found = cache.find("fid")
         if found is None:
             (metric := self._distance).reset()
@@ -341,12 +341,14 @@ class Evaluator:
         """Where the results go."""
         if self.config.save_to is not None:
             return Path(self.config.save_to)
-        about: dict[str, Any] = {"runs": {one.name: one.mark for one in self.methods}, "names": list(self.names)}
+        about: dict[str, Any] = {"runs": {one.name: one.digest for one in self.methods}, "names": list(self.names)}
         about |= {
             "protocol": self.protocol.described,
             "edits": {} if self.edit_metrics is None else self.edit_metrics.settings,
         }
-        return self.folder / f"{self.chosen.label}-{self.protocol.name}-{_mark(json.dumps(about, sort_keys=True))[:8]}"
+        return (
+            self.folder / f"{self.chosen.label}-{self.protocol.name}-{_digest(json.dumps(about, sort_keys=True))[:8]}"
+        )
 
 
 def discriminator(path: str | Path, style_dim: int) -> LatentDiscriminator:
@@ -363,13 +365,13 @@ def discriminator(path: str | Path, style_dim: int) -> LatentDiscriminator:
     if len(prefixes) != 1:
         raise BadValue(f"discriminator={path} holds no latent discriminator; name a checkpoint of e4e")
     (prefix,) = prefixes
-    judge = LatentDiscriminator(style_dim)
+    network = LatentDiscriminator(style_dim)
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(f"{prefix}mlp.")}
     try:
-        judge.load_state_dict(own)
+        network.load_state_dict(own)
     except RuntimeError as error:
         raise BadValue(f"discriminator={path} does not fit codes of {style_dim} channels") from error
-    return freeze(judge)
+    return freeze(network)
 
 
 def _images(config: DictConfig, size: tuple[int, int]) -> Chosen:
@@ -383,7 +385,7 @@ def _images(config: DictConfig, size: tuple[int, int]) -> Chosen:
         raise BadValue(f"the images that were inverted are not found ({error}); name them with images=") from error
 
 
-def _metric_mark(metric: ImageMetric) -> str:
+def _network_digest(metric: ImageMetric) -> str:
     """Name of a metric, and fingerprint of its network."""
     network = getattr(metric, "embedder", metric)
     name = getattr(metric, "label", getattr(metric, "__name__", ""))
@@ -392,15 +394,15 @@ def _metric_mark(metric: ImageMetric) -> str:
 
 def _told(drawn: Iterator[Any], count: int, what: str) -> Iterator[Any]:
     """The same, with a line of progress now and then."""
-    said = time.monotonic()
+    printed = time.monotonic()
     for number, one in enumerate(drawn):
-        if time.monotonic() - said > SAID:
-            said = time.monotonic()
+        if time.monotonic() - printed > PROGRESS_EVERY:
+            printed = time.monotonic()
             print(f"{what}: {number} of {count} chunks", file=sys.stderr)
         yield one
 
 
-def _mark(value: str | Sequence[str]) -> str:
+def _digest(value: str | Sequence[str]) -> str:
     return hashlib.sha256((value if isinstance(value, str) else "/".join(value)).encode()).hexdigest()
 
 

@@ -34,7 +34,7 @@ from lsap.values import expanded
 
 CODES = ("codes", "w_plus", "latents", "latent", "w")  # what a file of codes beside a tool's pictures may be called
 AGAIN = "and give the command that made the run again"
-TOLD = 3  # images that a message names
+LISTED = 3  # images that a message names
 
 
 class Bare:
@@ -72,7 +72,7 @@ class MethodOutputs:
         codes: image name → [L, C].
         summary: what its own `summary.json` says; empty for folders of other tools.
         lost: image name → why it has no picture.
-        mark: changes when any of this does.
+        digest: changes when any of this does.
     """
 
     name: str
@@ -82,7 +82,7 @@ class MethodOutputs:
     codes: Mapping[str, Tensor] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     lost: Mapping[str, str] = field(default_factory=dict)
-    mark: str = ""
+    digest: str = ""
 
     @property
     def seconds(self) -> float | None:
@@ -159,12 +159,12 @@ def embedding_config(store: Store) -> DictConfig:
     if optimises(whole):
         return whole
     adopt(whole, stored, file, skip=NOT_OF_AN_ENCODER)
-    if (mark := store.plan.settings.get("encoder")) is not None:
-        whole.checkpoint = str(_encoder_file(store, str(mark)))
+    if (digest := store.plan.settings.get("encoder")) is not None:
+        whole.checkpoint = str(_encoder_file(store, str(digest)))
     return whole
 
 
-def _encoder_file(store: Store, mark: str) -> Path:
+def _encoder_file(store: Store, digest: str) -> Path:
     """The file of the encoder that a run embedded with."""
     source, stored = _kept(store)
     if (given := stored_text(stored, "checkpoint", source)) is not None:
@@ -175,7 +175,7 @@ def _encoder_file(store: Store, mark: str) -> Path:
         file = outputs / _choice("domain", store) / _choice("embedding", store) / run / "encoder.safetensors"
     if not file.is_file():
         raise MissingFile(f"{file}, the encoder of this run, is not there any more")
-    if file_digest(file)[: len(mark)] != mark:
+    if file_digest(file)[: len(digest)] != digest:
         raise BadValue(f"{file} is not the encoder of this run any more")
     return file
 
@@ -281,7 +281,7 @@ def shared(found: Sequence[MethodOutputs], common: bool) -> set[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:TOLD]) + (", …" if len(names) > TOLD else "")
+    return ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")
 
 
 def stored_method(path: Path, parts: Parts) -> MethodOutputs:
@@ -325,9 +325,9 @@ def _folder(path: Path, parts: Parts, chosen: Chosen) -> MethodOutputs:
     source = Bare(list(codes), torch.stack(list(codes.values())), parts.fingerprint) if codes else None
     pictures = {name: root / file for name, file in pairs.items()}
     lost = {name: "there is no picture of it" for name in chosen.names if name not in pairs}
-    marks = [files_digest(list(pictures.values()))] + [f"{c.double().sum():.9g}" for c in codes.values()]
+    contents = [files_digest(list(pictures.values()))] + [f"{c.double().sum():.9g}" for c in codes.values()]
     return MethodOutputs(
-        path.name, path, pictures, source, codes, {}, lost, hashlib.sha256("/".join(marks).encode()).hexdigest()
+        path.name, path, pictures, source, codes, {}, lost, hashlib.sha256("/".join(contents).encode()).hexdigest()
     )
 
 

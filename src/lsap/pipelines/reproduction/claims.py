@@ -66,13 +66,13 @@ class Finding:
     wanted: str
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """The claim and its numbers, without the verdict."""
         numbers = "" if self.value is None else f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}], "
         return f"{self.says}: {numbers}{self.wanted}"
 
     def __str__(self) -> str:
-        return f"{self.verdict:13}  {self.told}"
+        return f"{self.verdict:13}  {self.text}"
 
 
 class Table:

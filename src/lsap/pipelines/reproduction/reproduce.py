@@ -79,10 +79,10 @@ def reproduce(config: DictConfig) -> Path | None:
     figures = [figure_of(each) for each in experiment.figures]
     done = run(members, config.outputs)
     if done.failed:
-        told = "\n".join(f"  {line}\n    {why}" for line, why in done.failed.items())
+        failures = "\n".join(f"  {line}\n    {why}" for line, why in done.failed.items())
         raise StoppedRun(
             f"{len(done.failed)} of {len(members)} commands failed; the others are done and stay. Started again, only "
-            f"these are run:\n{told}"
+            f"these are run:\n{failures}"
         )
     evaluations = {seed: evaluate(evaluation(config, experiment, done, seed)) for seed in done.runs}
     values = values_of(evaluations, list(dict.fromkeys(row for runs in done.runs.values() for row in runs)))
@@ -199,7 +199,7 @@ def write(
     domain = config.domain.name
     write_text(folder / f"{domain}.csv", ours.csv())
     beside = results_table(ours, published(experiment), experiment)
-    claims = "".join(f"- **{finding.verdict}**: {finding.told}\n" for finding in findings)
+    claims = "".join(f"- **{finding.verdict}**: {finding.text}\n" for finding in findings)
     write_text(folder / f"{domain}.md", f"# {experiment.title}, domain={domain}\n\n{beside}\n## Claims\n\n{claims}")
     write_json(
         folder / f"{domain}.provenance.json",
