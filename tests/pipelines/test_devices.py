@@ -87,7 +87,7 @@ def test_what_a_stage_shares_is_back_on_its_device_after_the_work(monkeypatch: p
     module = Elsewhere()
     generator = small().to("meta")
     stage: Any = SimpleNamespace(title="a stage", before=None, generator=generator, module=lambda: module)
-    store: Any = SimpleNamespace(let_go=lambda: None)
+    store: Any = SimpleNamespace(let_go=lambda: None, report_resumed=lambda: None)
 
     def predict(trainer: Trainer, worked: Elsewhere, pending: object, return_predictions: bool) -> None:
         worked.to(torch.device("cpu"))

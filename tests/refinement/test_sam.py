@@ -401,8 +401,8 @@ def test_likely_codes_are_cheaper_than_unlikely_ones(generator: Generator) -> No
     [
         ({"steps": 0}, "refinement.steps=0: expected a whole number"),
         ({"tau": 0}, "refinement.tau=0: expected a number above 0"),
-        ({"lambda_features": -1}, "refinement.lambda_features=-1: a weight"),
-        ({"lambda_l2": -1}, "lambda_l2=-1: a weight"),
+        ({"lambda_features": -1}, "refinement.lambda_features=-1: expected a number"),
+        ({"lambda_l2": -1}, "lambda_l2=-1: expected a number"),
         (
             {"predictor": SmallPredictor(("W+", "F10"))},
             r"speaks of W\+, F10; a generator of 64 px needs W\+",
