@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from commands import Command
 from lsap.config.compose import composed
 from lsap.config.paths import literal
+from lsap.config.stored import stored_text
 from lsap.errors import BadValue
 
 PATHS = [
@@ -91,3 +92,23 @@ def test_photographs_are_inverted_wherever_they_lie(
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert (tmp_path / "results" / name / "codes.safetensors").is_file()
+
+
+def test_a_stored_run_of_images_below_a_dollar_sign_is_read_again(
+    command: Command, own: list[str], photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    photographs(tmp_path / "${x}", 2)
+    embedded = ["embedding=stylegan2_w", "lambda_lpips=0", "lambda_l2=1", "steps=1", "images=${x}", "save_to=inv"]
+    evaluated = ["direction=[]", "space.samples=64", "accelerator=cpu", "correlations=false"]
+    assert command("invert", *own, *embedded).code == 0
+    outcome = command(
+        "evaluate", "runs=inv", "direction=[]", "space.samples=64", "accelerator=cpu", "correlations=false"
+    )
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", r"\\${oc.env:HOME}", r"a\${x}${oc.env:HOME}", r"\\\\${x}"])
+def test_references_in_a_stored_run_stay_refused(value: str, tmp_path: Path) -> None:
+    with pytest.raises(BadValue, match="is not taken from a run folder"):
+        stored_text({"images": value}, "images", tmp_path / "config.yaml")
+    assert stored_text({"images": r"a/\${x}"}, "images", tmp_path / "config.yaml") == r"a/\${x}"

@@ -31,6 +31,7 @@ from lsap.cli.messages import explain
 from lsap.config.checks import FOR_VERBS, NONE, optimises
 from lsap.config.checks import check_inversion as check
 from lsap.config.compose import choices, composed, editable, plain, searching, searchpath
+from lsap.config.stored import as_stored
 from lsap.editing.effects import Reader, beyond
 from lsap.embedding import Embedding
 from lsap.errors import BadValue, LsapError, nearest
@@ -393,7 +394,7 @@ class Inverter:
         path = kept.write(folder, inversion, settings, self.config.images_per_batch, self.nscd, self._drawn)
         config = editable(self.config)
         config.images = None if config.images == LATER else config.images
-        write_text(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        write_text(path / "config.yaml", as_stored(config))
         return path
 
     def load(self, path: str | Path, *, codes_in: str | None = None) -> Inversion:

@@ -40,10 +40,25 @@ NOT_OF_AN_ENCODER = (
 SHOWN = 80  # characters of a value in a message
 NAMED = 4  # settings that a message lists
 
+ESCAPED = re.compile(r"(?<!\\)\\\$\{")  # one backslash before "${": text, not a reference
+
 Key = tuple[str, ...]
 
 
 # ---- files
+
+
+def as_stored(config: DictConfig) -> str:
+    """The content of a run's `config.yaml`: references resolved, and "${" in the values escaped."""
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(OmegaConf.to_container(config, resolve=True))))
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -232,7 +247,7 @@ def _scalar(value: Any) -> bool:
 
 def _plain_scalar(value: Any) -> bool:
     """Whether a value is a number, truth value or null, or text that OmegaConf does not interpret."""
-    return _scalar(value) and not (isinstance(value, str) and ("${" in value or value == "???"))
+    return _scalar(value) and not (isinstance(value, str) and ("${" in ESCAPED.sub("", value) or value == "???"))
 
 
 def _is_class(value: Any) -> bool:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import LightningModule, Trainer
 
 from lsap.checkpoints import Codes, write_codes
 from lsap.config.checks import alignment
 from lsap.config.checks import check_inversion as check
+from lsap.config.stored import as_stored
 from lsap.errors import BadValue
 from lsap.evaluation.metrics import image_metrics, labels
 from lsap.evaluation.outside import outside, reference_errors
@@ -99,7 +100,7 @@ def run(config: DictConfig, parts: Parts, chosen: Chosen, stage: Stage, store: S
     """Work on one stage until nothing is left that no other process is working on; the last one writes the page."""
     path = store.path
     if global_rank() == 0:
-        write_text(path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+        write_text(path / "config.yaml", as_stored(config))
     if store.unfinished():
         work(config, stage, chosen, store, Keeper(parts, store))
     if global_rank() != 0:

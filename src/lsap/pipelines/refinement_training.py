@@ -16,6 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from lsap.checkpoints import fingerprint, write_state
 from lsap.config.checks import OWN_TRUNK, TRUNK_NEED, check_root, refuse_missing
+from lsap.config.stored import as_stored
 from lsap.data import ImageDataModule, Source
 from lsap.errors import BadValue
 from lsap.inversion import Embedded
@@ -65,7 +66,7 @@ def train_refinement(config: DictConfig) -> Path:
         if state == "finished":  # by another process, meanwhile
             return folder.path
         if rank == 0:
-            write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+            write_text(folder.path / "config.yaml", as_stored(config))
         node = config.refinement.training
         plan = TrainingPlan(
             f"{config.refinement.name}'s network", node.max_steps, node.batch_size, "val/loss",

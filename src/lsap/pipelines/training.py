@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
 from lsap.checkpoints import fingerprint, write_state
 from lsap.checkpoints.encoders import encoder_card
 from lsap.config.checks import NONE, check_training
+from lsap.config.stored import as_stored
 from lsap.data import ImageDataModule
 from lsap.embedding import EncoderTraining, RowEncoder
 from lsap.errors import BadValue
@@ -68,7 +69,7 @@ def train(config: DictConfig) -> Trained:
         if state == "finished":  # by another process, meanwhile
             return _finished_before(folder, rank)
         if rank == 0:
-            write_text(folder.path / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+            write_text(folder.path / "config.yaml", as_stored(config))
         plan = TrainingPlan(
             f"{config.embedding.name} λ={config.lambda_nscd:g}", config.max_steps, config.batch_size, "val/image_loss"
         )
