@@ -101,9 +101,7 @@ def test_a_stored_run_of_images_below_a_dollar_sign_is_read_again(
     embedded = ["embedding=stylegan2_w", "lambda_lpips=0", "lambda_l2=1", "steps=1", "images=${x}", "save_to=inv"]
     evaluated = ["direction=[]", "space.samples=64", "accelerator=cpu", "correlations=false"]
     assert command("invert", *own, *embedded).code == 0
-    outcome = command(
-        "evaluate", "runs=inv", "direction=[]", "space.samples=64", "accelerator=cpu", "correlations=false"
-    )
+    outcome = command("evaluate", "runs=inv", *evaluated)
     assert outcome.code == 0, outcome.err
 
 
