@@ -40,13 +40,13 @@ def test_what_is_shortened_below_is_there() -> None:
     assert all(source.count(long) == 1 for long, _ in QUICK)
 
 
-def run(folder: Path, quick: bool) -> list[Any]:
+def run(folder: Path, quick: bool, file: Path = FILE) -> list[Any]:
     """The outputs of its code cells, executed in an empty folder."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient is of the extra dev")
     pytest.importorskip("ipykernel", reason="ipykernel is of the extra dev")
     import nbformat
 
-    notebook = nbformat.read(FILE, as_version=4)
+    notebook = nbformat.read(file, as_version=4)
     for cell in notebook.cells:
         for long, short in QUICK if quick else ():
             cell.source = cell.source.replace(long, short)
@@ -74,11 +74,10 @@ def test_it_runs(quick: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_fails_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_fails_fails_the_test(tmp_path: Path) -> None:
     broken = json.loads(FILE.read_text(encoding="utf-8"))
     broken["cells"] = [{**broken["cells"][1], "source": ["import lsap\n", "lsap.lod"]}]
     file = tmp_path / "broken.ipynb"
     file.write_text(json.dumps(broken))
-    monkeypatch.setattr("test_notebook.FILE", file)
     with pytest.raises(Exception, match="has no attribute 'lod'"):
-        run(tmp_path, quick=False)
+        run(tmp_path, quick=False, file=file)
