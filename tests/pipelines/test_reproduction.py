@@ -245,7 +245,7 @@ def test_the_hours_are_steps_over_rates_and_the_steps_those_of_the_settings() ->
     ]
     sam = composed("invert", ["domain=face", "refinement=sam"]).refinement
     examples = sam.training.examples
-    assert (steps["sam"], examples.images, examples.steps) == ([sam.training.max_steps], 2000, 501)
+    assert (steps["network of sam"], examples.images, examples.steps) == ([sam.training.max_steps], 2000, 501)
     assert examples.feature_steps is None, "as many as in W+"
     images = face.data.published.test[0].count
     assert steps["one row by optimisation"] == [images, composed("invert", ["embedding=lsap_o_w"]).steps]
