@@ -31,13 +31,15 @@ class Kind:
         type: what pydantic validates, without converting.
         accepted: what is accepted, for messages: "expected a whole number of at least 1".
         choices: the words that are accepted, where there is a list of them.
+        is_path: whether it is taken literally (`lsap.config.paths`).
+        several: whether a path may also be a list of paths.
     """
 
     type: Any
     accepted: str
     choices: tuple[str, ...] = ()
     is_path: bool = False
-    several: bool = False  # of a path: whether lists are taken too
+    several: bool = False
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:

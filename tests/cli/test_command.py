@@ -181,7 +181,7 @@ def test_examples_of_the_help_compose() -> None:
             settings = line.split()[3:]
             if "-m" in settings or "|" in line:
                 continue
-            composed(verb, settings)
+            assert composed(verb, settings), line
 
 
 def test_choices_of_the_help_are_the_groups_of_the_command() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lsap.config.compose import editable
+from lsap.config.containers import editable
 from lsap.data import Photographs
 from lsap.data.folder import check_name, file_stamp
 from lsap.data.storage import as_rgb, upright

@@ -30,7 +30,8 @@ from lsap.checkpoints import Direction
 from lsap.cli.messages import explain
 from lsap.config.checks import FOR_VERBS, NONE, optimises
 from lsap.config.checks import check_inversion as check
-from lsap.config.compose import choices, composed, editable, plain, searching, searchpath
+from lsap.config.compose import choices, composed, searching, searchpath
+from lsap.config.containers import editable, plain
 from lsap.config.stored import as_stored
 from lsap.editing.effects import Reader, beyond
 from lsap.embedding import Embedding

@@ -12,7 +12,7 @@ from lsap.config.compose import config_dir
 from lsap.config.groups import groups
 from lsap.errors import BadValue
 
-# Hydra's options; the second list takes a value.
+# Hydra's options.
 OPTIONS = (
     *("--help", "--hydra-help", "--version", "--run", "--multirun", "--shell-completion", "--resolve", "--info"),
     *("--experimental-rerun", "--cfg", "--package", "--config-path", "--config-name", "--config-dir"),

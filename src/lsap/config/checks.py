@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lsap.checkpoints.paths import located
-from lsap.config.compose import editable, plain
+from lsap.config.containers import editable, plain
 from lsap.errors import BadValue, MissingFile
 
 NONE = "none"  # refinement=none: the embedding alone

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -88,20 +87,3 @@ def choices(group: str) -> list[str]:
     """The choices of a group of settings, as `domain`: those of lsap and those below the user's own folders."""
     folders = [config_dir(), *(Path(folder.removeprefix("file://")) for folder in searchpath())]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-
-
-def plain(value: Any) -> Any:
-    """A setting with its references resolved, as plain containers."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def as_written(node: DictConfig) -> Any:
-    """A group of settings as its YAML says it, references unresolved."""
-    return OmegaConf.to_container(node, resolve=False)
-
-
-def editable(config: DictConfig) -> DictConfig:
-    """A copy of a configuration whose settings can be changed; a command's own configuration is read-only."""
-    copied = config.copy()
-    OmegaConf.set_readonly(copied, False)
-    return copied

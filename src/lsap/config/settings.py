@@ -1,7 +1,7 @@
 """The type of every setting, declared once. A configuration is checked as soon as it is composed.
 
-Settings that are not listed, and those below a `_target_` of a user, are checked by the class that takes
-them. What a *file* holds is checked where the file is read.
+Settings that are not listed, and those below the `_target_` of a custom class, are checked by the class that takes
+them. The content of *files* is checked where they are read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lsap.config.containers import plain
 from lsap.values import (
     COUNT,
     FLAG,
@@ -202,12 +203,8 @@ def check_settings(config: DictConfig, command: str, above: str = "") -> None:
             value = config[name]
             kind = kind_of(f"{above}{name}", command)
             if kind is not None:
-                kind.require(f"{above}{name}", _plain(value))
+                kind.require(f"{above}{name}", plain(value))
             elif isinstance(value, DictConfig) and str(value.get("_target_", OWN[0])).startswith(OWN):
                 check_settings(value, command, f"{above}{name}.")
-        except OmegaConfBaseException:  # a reference that cannot be resolved; whoever needs the setting says so
+        except OmegaConfBaseException:  # an unresolvable reference is reported where the setting is used
             continue
-
-
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lsap.config.compose import editable
+from lsap.config.containers import editable
 from lsap.errors import BadValue
 from lsap.runs.class_paths import current
 

@@ -27,7 +27,8 @@ from lsap.config.checks import (
     optimises,
     present,
 )
-from lsap.config.compose import composed, editable, plain, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import editable, plain
 from lsap.data import ImageDataModule, Source, UnreadableImage
 from lsap.embedding import (
     Adversary,

@@ -14,7 +14,8 @@ import torch
 from omegaconf import DictConfig
 
 from lsap.checkpoints import fingerprint
-from lsap.config.compose import as_written, composed, editable, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import as_written, editable
 from lsap.data import ImageDataModule
 from lsap.errors import BadValue
 from lsap.evaluation.cache import MetricCache, Rows

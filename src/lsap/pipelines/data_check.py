@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 from lsap.config.checks import check_root
-from lsap.config.compose import editable
+from lsap.config.containers import editable
 from lsap.data import Photographs, Source, UnreadableImage
 from lsap.data.batches import as_it_is
 from lsap.data.storage import counted as by_suffix

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lsap.config.compose import plain
+from lsap.config.containers import plain
 from lsap.errors import BadValue
 
 

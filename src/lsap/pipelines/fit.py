@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment, TorchElasti
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lsap.config.compose import plain
+from lsap.config.containers import plain
 from lsap.data import ImageDataModule
 from lsap.embedding.activation_checkpointing import recompute
 from lsap.errors import BadValue, StoppedRun

@@ -15,7 +15,8 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from lsap.config.compose import composed, editable, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import editable
 from lsap.data import ImageDataModule
 from lsap.editing.effects import incremental
 from lsap.errors import LsapError

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import WandbLogger
 
 from lsap.config.checks import alignment
-from lsap.config.compose import plain
+from lsap.config.containers import plain
 from lsap.reports.inversion_reports import method
 from lsap.runs.dashboard import wandb_logger
 

@@ -24,7 +24,8 @@ from lsap.api.loading import FILE, domains, load
 from lsap.checkpoints import Codes, Direction, read_card, write_codes
 from lsap.cli.messages import explain
 from lsap.config.checks import optimises
-from lsap.config.compose import composed, editable, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import editable
 from lsap.data.storage import FORMATS, decoded, reason
 from lsap.editing.effects import incremental
 from lsap.errors import BadValue, LsapError, nearest

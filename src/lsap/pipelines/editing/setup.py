@@ -20,7 +20,8 @@ from lsap import checkpoints as formats
 from lsap import demo
 from lsap.checkpoints import Direction
 from lsap.config.checks import present
-from lsap.config.compose import composed, editable, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import editable
 from lsap.config.stored import adopt, choice, read_settings, stored_text
 from lsap.editing.discovery import Samples, Slope
 from lsap.editing.effects import FixedStrength, MatchedEach, MatchedOnAverage, Reader, Strengths, beyond

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lsap.checkpoints import fingerprint
 from lsap.config.checks import optimises
-from lsap.config.compose import composed, editable, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import editable
 from lsap.editing.directions import Unreadable
 from lsap.editing.effects import Reader, incremental
 from lsap.embedding import Embedding

@@ -19,7 +19,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lsap.checkpoints import fingerprint, read_state
 from lsap.config.checks import present
-from lsap.config.compose import editable
+from lsap.config.containers import editable
 from lsap.embedding import LatentDiscriminator
 from lsap.errors import BadValue, LsapError
 from lsap.evaluation.cache import MetricCache, Rows

@@ -17,7 +17,8 @@ from torch import Tensor
 from lsap.checkpoints import code_files, file_digest, read_codes
 from lsap.checkpoints.codes import SUFFIXES as SUFFIXES_OF_CODES
 from lsap.config.checks import optimises
-from lsap.config.compose import as_written, composed, editable, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import as_written, editable
 from lsap.config.stored import NOT_OF_AN_ENCODER, adopt, choice, component, read_settings, stored_text
 from lsap.data.folder import listing
 from lsap.data.storage import are_images

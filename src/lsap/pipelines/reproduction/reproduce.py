@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lsap.cli.messages import explain
-from lsap.config.compose import composed, config_dir, plain, searchpath
+from lsap.config.compose import composed, config_dir, searchpath
+from lsap.config.containers import plain
 from lsap.errors import BadValue, LsapError, StoppedRun
 from lsap.pipelines.devices import process_count
 from lsap.pipelines.evaluation.evaluate import evaluate

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lsap.checkpoints import file_digest, fingerprint
 from lsap.config.checks import SHORT_PRECISIONS, checked_file, lambdas
-from lsap.config.compose import as_written, composed, plain, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import as_written, plain
 from lsap.config.stored import read_settings, stored_value
 from lsap.data import Source
 from lsap.pipelines.run_identity.images import GivenImages, names_digest, source_digest

@@ -14,7 +14,8 @@ from lsap.config.checks import (
     lambdas,
     optimises,
 )
-from lsap.config.compose import as_written, composed, plain, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import as_written, plain
 from lsap.pipelines.images import Chosen
 from lsap.pipelines.run_identity.images import GivenImages, names_digest
 from lsap.pipelines.run_identity.refinements import marks

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from lsap.checkpoints import fingerprint
-from lsap.config.compose import composed, plain, searchpath
+from lsap.config.compose import composed, searchpath
+from lsap.config.containers import plain
 from lsap.errors import BadValue
 from lsap.pipelines.run_identity.images import GivenImages, names_digest, source_digest
 from lsap.refinement import RefinementTraining
